@@ -1,0 +1,1 @@
+"""Reads geofm training stores. Imports neither other room: the store on disk is the wall."""

@@ -1,0 +1,54 @@
+"""SceneTable: the granules a catalogue found, one row each, whatever dialect the catalogue speaks.
+
+Hrefs are derived from the id by a template; a row carries overrides only where an asset's href differs, so a
+million granules take well under a gigabyte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from geofm_pipeline.hls.bands import BANDS, FMASK, Sensor, band_file
+from geofm_sampling.contract import Column, TableContract
+
+SCENES = TableContract(
+    name="scene",
+    columns={
+        "granule_id": Column(type=pa.string(), meaning="HLS granule id, unique"),
+        "sensor": Column(type=pa.string(), meaning="L30 or S30, from the id"),
+        "tile": Column(type=pa.string(), meaning="MGRS tile, from the id"),
+        "time": Column(type=pa.timestamp("s", tz="UTC"), meaning="sensing time, from the id"),
+        "cloud_cover": Column(type=pa.float32(), meaning="cloud or shadow, percent of valid pixels; NaN if unknown"),
+        "footprint": Column(type=pa.binary(), meaning="WKB polygon in lon/lat (EPSG:4326), split at the antimeridian"),
+        "href_template": Column(type=pa.string(), meaning="location with {id} and {band}, e.g. …/{id}/{id}.{band}.tif"),
+        "hrefs": Column(type=pa.map_(pa.string(), pa.string()), meaning="asset key → href where the template is wrong"),
+        "missing": Column(type=pa.list_(pa.string()), meaning="asset keys of the six bands and Fmask that are absent"),
+    },
+)
+"""Sorted by (tile, time, granule_id), without duplicates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneRef:
+    """What a reader needs of one granule; small and picklable."""
+
+    granule_id: str
+    sensor: Sensor
+    date: int
+    """Sensing day (UTC), days since 1970-01-01."""
+    bands: tuple[str, ...]
+    """Hrefs (absolute path or URL) of the six spectral bands in the order of BANDS; '' where the asset is missing."""
+    fmask: str
+    """Href of the Fmask; '' where missing."""
+
+    def href(self, band: str) -> str:
+        """Href of a canonical band or `fmask`."""
+        return self.fmask if band == FMASK else self.bands[BANDS.index(band)]
+
+
+def asset_href(*, granule_id: str, sensor: Sensor, band: str, template: str, overrides: dict[str, str]) -> str:
+    """Href of a canonical band or `fmask`: the override if there is one, else the filled template."""
+    key = band_file(sensor, band)
+    return overrides.get(key) or template.replace("{id}", granule_id).replace("{band}", key)

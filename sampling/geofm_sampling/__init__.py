@@ -1,0 +1,1 @@
+"""Probability sampling of Earth-observation archives: pure functions on tables and arrays."""
