@@ -1,0 +1,66 @@
+"""card.json: what a run was asked, found, drew and wrote, for machines; the report is made from it.
+
+One section per stage, written as soon as the stage is done, so that an interrupted run has a card too:
+
+- `asked`: the options; `command`: the line that reproduces the run; `versions`: of everything that touches pixels
+- `inputs`: region name and bbox, years, catalogue, land cover and weather with their notes
+- `search`: granules by sensor and tile, first and last day, missing assets
+- `frame`: cells, units, area, over- and under-coverage of the ownership rule, ground declared out of the frame
+- `plan`: design and digest; `projection`: requests, bytes and memory that the run will need
+- `screening`: granules read, bytes, granules refused with their cause
+- `response`: looked at, observable, drawn; units by state; the strata table
+- `read`: requests and bytes, wanted and wasted; `store`: samples, bytes, tombstones with cause, band statistics
+- `verify`: what verification found; `said`: every sentence that the run told the user; `seconds`: per stage
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from geofm_pipeline.workspace import write_text
+
+Json: TypeAlias = "Mapping[str, Json] | list[Json] | str | int | float | bool | None"
+
+_PACKAGES = ("geofm", "numpy", "pyarrow", "zarr", "numcodecs", "rasterio", "dask", "distributed", "xarray", "scipy")
+
+
+class Card:
+    """The card of one dataset folder; a section set again replaces the old one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sections: dict[str, Json] = json.loads(path.read_text()) if path.exists() else {}
+
+    def set(self, section: str, value: Json) -> None:
+        """Set one section and write the card."""
+        self._sections[section] = value
+        write_text(self._path, json.dumps(self._sections, indent=1) + "\n")
+
+    def get(self, section: str) -> Json:
+        """A section, or None when its stage has not run yet."""
+        return self._sections.get(section)
+
+    def say(self, sentence: str) -> None:
+        """Keep a sentence that was told to the user, once."""
+        said = self._sections.get("said")
+        sentences: list[Json] = list(said) if isinstance(said, list) else []
+        if sentence not in sentences:
+            self.set("said", [*sentences, sentence])
+
+    def took(self, stage: str, seconds: float) -> None:
+        """Note how long a stage took; a continued stage adds up."""
+        known = self._sections.get("seconds")
+        times: dict[str, Json] = dict(known) if isinstance(known, Mapping) else {}
+        before = times.get(stage)
+        times[stage] = round(seconds + (before if isinstance(before, float) else 0.0), 3)
+        self.set("seconds", times)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that touch pixels."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}

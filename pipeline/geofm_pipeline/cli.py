@@ -1,0 +1,53 @@
+"""`geofm-sample`: the command line. Thin over library functions; clock, environment and argv are read here only."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from geofm_pipeline import commands
+from geofm_pipeline.errors import INTERRUPTED, GeofmError
+from geofm_pipeline.options import PROGRAM, parse_options
+from geofm_pipeline.progress import Progress
+
+
+def main() -> None:
+    """Entry point of the script `geofm-sample`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code (docs/cli.md lists them)."""
+    progress = Progress(sys.stderr)
+    # A batch system ends jobs with SIGTERM: close the cluster and keep what is written, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _dispatch(list(argv), progress)
+    except GeofmError as error:
+        progress.say(f"{PROGRAM}: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        progress.say(f"{PROGRAM}: interrupted; what is written is kept, the same command continues")
+        return INTERRUPTED
+
+
+def _dispatch(argv: list[str], progress: Progress) -> int:
+    """The main job needs no subcommand; the others are named by the first word."""
+    name, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    match name:
+        case "verify":
+            return commands.verify(rest, progress)
+        case "report":
+            return commands.report(rest, progress)
+        case "simulate":
+            return commands.simulate(rest, progress)
+    config = parse_options(argv or ["--help"])
+
+    from geofm_pipeline.job import run_job  # imports Dask and xarray: --help should not wait for them
+
+    result = run_job(config, progress=progress, command=shlex.join([PROGRAM, *argv]))
+    print(Path(result).resolve())
+    return 0

@@ -1,0 +1,176 @@
+"""Where tasks run: inside this process, on a local Dask cluster, or on any Dask scheduler. The only Dask-cluster user.
+
+Tasks are coarse (a batch of granules, a write group), take small picklable arguments and return summaries. At most
+two tasks per worker thread are submitted ahead. A task must be idempotent: a lost worker means it runs again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from geofm_pipeline.errors import BlockReadError, ClusterError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+TRANSIENT_RETRIES = 2
+"""How often a task is submitted again after a fault that may pass; the reader has retried each request before."""
+CONNECT_SECONDS = 20
+
+
+class Runner(Protocol):
+    """Runs one function over many arguments."""
+
+    workers: int
+    """Worker threads that run tasks; 1 inside this process."""
+    dashboard: str | None
+    """URL of the Dask dashboard, if there is one."""
+
+    def run(self, task: Callable[[A], R], arguments: Sequence[A]) -> Iterator[tuple[int, R]]:
+        """Yield (position of the argument, result) as tasks finish.
+
+        Raises
+        ------
+        GeofmError
+            What a task raised; ClusterError when workers die on it or the scheduler is lost.
+        """
+        ...
+
+
+class InProcess:
+    """A Runner without Dask: one task after the other, in order."""
+
+    workers = 1
+    dashboard: str | None = None
+
+    def run(self, task: Callable[[A], R], arguments: Sequence[A]) -> Iterator[tuple[int, R]]:
+        """Yield (position, result) in order."""
+        for position, argument in enumerate(arguments):
+            for attempt in range(TRANSIENT_RETRIES + 1):
+                try:
+                    result = task(argument)
+                    break
+                except BlockReadError as error:
+                    if not error.transient or attempt == TRANSIENT_RETRIES:
+                        raise
+            yield position, result
+
+
+@contextlib.contextmanager
+def open_runner(*, workers: int | None, scheduler: str | None, scratch: Path) -> Iterator[Runner]:
+    """The Runner that the options ask for; a local cluster is closed at the end, a foreign scheduler left alone."""
+    if scheduler is None and workers == 0:
+        yield InProcess()
+        return
+    with _client(workers or os.cpu_count() or 1, scheduler, scratch) as client:
+        yield DaskRunner(client)
+
+
+@contextlib.contextmanager
+def _client(workers: int, scheduler: str | None, scratch: Path) -> Iterator[Client]:
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise ClusterError(
+                f"no Dask scheduler answers at {scheduler} within {CONNECT_SECONDS} s ({error}); "
+                "check the address with `dask scheduler`'s own log line, or leave --scheduler out for a local cluster"
+            ) from error
+        with client:
+            yield client
+        return
+    with (
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            local_directory=str(scratch),
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+class DaskRunner:
+    """A Runner over a `distributed.Client`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.workers = max(1, sum(client.nthreads().values()))
+        self.dashboard: str | None = client.dashboard_link
+
+    def run(self, task: Callable[[A], R], arguments: Sequence[A]) -> Iterator[tuple[int, R]]:
+        """Yield (position, result) as tasks finish; suspects of a worker's death are tried again alone, once."""
+        suspects: list[int] = []
+        yield from self._pass(task, arguments, list(range(len(arguments))), 2 * self.workers, suspects)
+        condemned: list[int] = []
+        for position in suspects:
+            # A dying worker condemns the innocent tasks beside it: only a task that kills alone is guilty.
+            yield from self._pass(task, arguments, [position], 1, condemned)
+        if condemned:
+            raise ClusterError(
+                f"{len(condemned)} of {len(arguments)} tasks killed their workers even when run alone "
+                f"(first: {arguments[condemned[0]]!r:.200}); usually memory: give workers more, or lower "
+                "--group-shards. What was finished is kept; the same command continues"
+            )
+
+    def _pass(
+        self, task: Callable[[A], R], arguments: Sequence[A], positions: list[int], ahead: int, dead: list[int]
+    ) -> Iterator[tuple[int, R]]:
+        from distributed import KilledWorker, as_completed
+
+        waiting, tries = iter(positions), dict.fromkeys(positions, 0)
+        running: dict[Future, int] = {}
+
+        def submit(position: int) -> Future:
+            future = self._client.submit(task, arguments[position], pure=False)
+            running[future] = position
+            return future
+
+        pool = as_completed([submit(p) for p in itertools.islice(waiting, ahead)], loop=self._client.loop)
+        try:
+            for future in pool:
+                position = running.pop(future)
+                try:
+                    result: R = _result(future)
+                except KilledWorker:
+                    dead.append(position)
+                except BlockReadError as error:
+                    tries[position] += 1
+                    if not error.transient or tries[position] > TRANSIENT_RETRIES:
+                        raise
+                    pool.add(submit(position))
+                    continue
+                else:
+                    yield position, result
+                for following in itertools.islice(waiting, 1):
+                    pool.add(submit(following))
+        finally:
+            self._client.cancel(list(running), force=True)
+
+
+def _result(future: Future) -> R:  # type: ignore[type-var]  # futures are untyped; the caller knows R
+    from distributed import CancelledError
+    from distributed.comm import CommClosedError
+
+    try:
+        result: R = future.result()
+        return result
+    except (CancelledError, CommClosedError, TimeoutError) as error:
+        raise ClusterError(
+            f"the Dask scheduler was lost ({type(error).__name__}: {error}); what was finished is kept, "
+            "the same command continues once the scheduler is back"
+        ) from error

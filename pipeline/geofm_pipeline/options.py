@@ -1,0 +1,95 @@
+"""Command-line and YAML options to a SampleConfig: the only jsonargparse user of this distribution.
+
+YAML here has one rule of its own: only `true` and `false` are booleans, so that `region: NO` means Norway.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import get_type_hints
+
+import docstring_parser
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, set_loader
+
+from geofm_pipeline.config import SampleConfig
+from geofm_pipeline.errors import InputError
+
+PROGRAM = "geofm-sample"
+
+
+def parse_options(argv: Sequence[str]) -> SampleConfig:
+    """Options of the main job; later ones win over earlier ones and over --config.
+
+    Raises
+    ------
+    InputError
+        With the option, its value and the rule.
+    SystemExit
+        After --help or --print_config, as argparse does.
+    """
+    parser = main_parser()
+    try:
+        found = parser.parse_args(_join_negative_values(argv))
+    except ArgumentError as error:
+        raise InputError(f"{' '.join(str(error).split())} (see {PROGRAM} --help)") from error
+    values = {f.name: getattr(found, f.name) for f in dataclasses.fields(SampleConfig)}
+    return SampleConfig(**values)
+
+
+def main_parser() -> ArgumentParser:
+    """The parser of the main job, one option per field of SampleConfig."""
+    set_loader("geofm_yaml", _load_yaml, exceptions=(yaml.YAMLError,))
+    parser = ArgumentParser(
+        prog=PROGRAM,
+        description="Draw a probability sample of the HLS archive and write it as a verified Zarr training store.",
+        epilog="Other commands: geofm-sample verify DIR, report DIR, simulate OUT (each has --help). "
+        "Exit codes: docs/cli.md",
+        exit_on_error=False,
+        parser_mode="geofm_yaml",
+    )
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options")
+    hints = get_type_hints(SampleConfig)
+    for field in dataclasses.fields(SampleConfig):
+        flag, sentence = "--" + field.name.replace("_", "-"), _sentences()[field.name]
+        if field.type == "bool":
+            parser.add_argument(flag, action="store_true", help=sentence)
+        elif field.default is dataclasses.MISSING:
+            parser.add_argument(flag, type=hints[field.name], required=True, help=sentence)
+        else:
+            parser.add_argument(flag, type=hints[field.name], default=field.default, help=sentence)
+    return parser
+
+
+def _sentences() -> dict[str, str]:
+    doc = docstring_parser.parse_from_object(SampleConfig)
+    return {p.arg_name: (p.description or "").replace("%", "%%") for p in doc.params}
+
+
+def _join_negative_values(argv: Sequence[str]) -> list[str]:
+    """Write `--region -10,40,5,50` as one word, since argparse takes a leading minus for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] == "--region" and re.match(r"-[\d.]", word):
+            joined[-1] = f"--region={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader without YAML 1.1's yes/no/on/off booleans and sexagesimal numbers."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag not in {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:int"}]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+
+
+def _load_yaml(text: str) -> object:
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader subclass: builds plain values only

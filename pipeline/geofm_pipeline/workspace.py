@@ -1,0 +1,216 @@
+"""The dataset folder of one run: where each table lives, how it is committed, and who may write.
+
+A commit is one file written under a temporary name, synced, renamed, and its sha256 noted in `commits.json`;
+after that the file never changes. A second run finds the commits of the first and continues behind the last one.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from geofm_pipeline.errors import OutputConflictError, ResourceError
+
+SCHEMA_VERSION = 1
+"""Version of the dataset folder; a newer one is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """Paths of one dataset folder (docs/store.md)."""
+
+    root: Path
+
+    @property
+    def scenes(self) -> Path:
+        """The search result, frozen (GeoParquet)."""
+        return self.root / "scenes.parquet"
+
+    @property
+    def frame(self) -> Path:
+        """Folder of the frame, one Parquet file per tile, and strata.json."""
+        return self.root / "frame"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.parquet"
+
+    @property
+    def screening(self) -> Path:
+        """Folder of what screening measured, one Parquet file per tile."""
+        return self.root / "screening"
+
+    @property
+    def response(self) -> Path:
+        return self.root / "response.parquet"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store.zarr"
+
+    @property
+    def samples(self) -> Path:
+        return self.root / "samples.parquet"
+
+    @property
+    def card(self) -> Path:
+        return self.root / "card.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def log(self) -> Path:
+        """One JSON line per event of every run in this folder."""
+        return self.root / "run.jsonl"
+
+    @property
+    def work(self) -> Path:
+        """Locks, manifest parts and scratch; never inside the store."""
+        return self.root / "work"
+
+    @property
+    def commits(self) -> Path:
+        """File name → sha256 of what is final, with the design's digest."""
+        return self.root / "commits.json"
+
+
+def open_workspace(root: Path, *, design: Mapping[str, object], digest: str) -> Workspace:
+    """Create or continue a dataset folder.
+
+    Raises
+    ------
+    OutputConflictError
+        When the folder holds another design (with the options that differ), a newer schema or foreign files.
+    """
+    space = Workspace(root=root)
+    if space.commits.exists():
+        _check_same_design(space, design, digest)
+        return space
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise OutputConflictError(
+            f"--out {root} exists and holds no dataset of geofm-sample; name a new or empty folder"
+        )
+    with disk_errors(root):
+        space.work.mkdir(parents=True, exist_ok=True)
+        _write_commits(space, {"schema": SCHEMA_VERSION, "design_digest": digest, "design": design, "files": {}})
+    return space
+
+
+def existing_workspace(root: Path) -> Workspace:
+    """The dataset folder at `root`; raises OutputConflictError when there is none."""
+    space = Workspace(root=root)
+    if not space.commits.exists():
+        raise OutputConflictError(f"{root} is no dataset folder: it has no {space.commits.name}")
+    read_commits(space)
+    return space
+
+
+def read_commits(space: Workspace) -> dict[str, object]:
+    """The folder's commits.json; raises OutputConflictError when it is damaged or of a newer schema."""
+    try:
+        found: dict[str, object] = json.loads(space.commits.read_text())
+        schema = int(str(found["schema"]))
+    except (ValueError, KeyError) as error:
+        raise OutputConflictError(f"{space.commits} is damaged ({error}); use another --out") from error
+    if schema > SCHEMA_VERSION:
+        raise OutputConflictError(
+            f"{space.root} has schema {schema}, this program knows up to {SCHEMA_VERSION}: update geofm"
+        )
+    return found
+
+
+def committed(space: Workspace, path: Path) -> str | None:
+    """sha256 of a committed file or None; a committed file that changed or vanished is refused."""
+    files = read_commits(space)["files"]
+    digest = files.get(path.name) if isinstance(files, dict) else None
+    if digest is None:
+        return None
+    if not path.exists() or file_digest(path) != digest:
+        raise OutputConflictError(
+            f"{path} is not what was committed (sha256 {digest[:12]}…): it was changed or removed by hand; "
+            "restore it or start with another --out"
+        )
+    return str(digest)
+
+
+def commit_table(space: Workspace, path: Path, table: pa.Table) -> str:
+    """Write a table as Parquet, make it final, and return its sha256."""
+    write_parquet(path, table)
+    digest = file_digest(path)
+    found = read_commits(space)
+    files = found["files"]
+    assert isinstance(files, dict)
+    _write_commits(space, {**found, "files": {**files, path.name: digest}})
+    return digest
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table under a temporary name and rename it."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        pq.write_table(table, temporary, compression="zstd", row_group_size=1 << 17)
+        _sync_and_rename(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it."""
+    with disk_errors(path):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(text, encoding="utf-8")
+        _sync_and_rename(temporary, path)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, a quota or a read-only folder into a ResourceError with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}:
+            raise
+        raise ResourceError(
+            f"cannot write {path}: {error.strerror}; free space or choose another --out, then run the same "
+            "command again: it continues from what is written"
+        ) from error
+
+
+def _check_same_design(space: Workspace, design: Mapping[str, object], digest: str) -> None:
+    found = read_commits(space)
+    if found["design_digest"] == digest:
+        return
+    old = found["design"] if isinstance(found["design"], dict) else {}
+    differ = [
+        f"{name}: {old.get(name)!r} there, {value!r} now" for name, value in design.items() if old.get(name) != value
+    ]
+    raise OutputConflictError(
+        f"--out {space.root} holds another plan ({'; '.join(differ) or 'different digests'}); "
+        "repeat its options to continue it, or name another --out"
+    )
+
+
+def _write_commits(space: Workspace, value: Mapping[str, object]) -> None:
+    write_text(space.commits, json.dumps(value, indent=1, default=str) + "\n")
+
+
+def _sync_and_rename(temporary: Path, path: Path) -> None:
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary.replace(path)
