@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 CHIP_SIZES = (64, 128, 256)
@@ -79,8 +80,25 @@ def pack_units(
     ValueError
         When a cell lies outside the tile's chip grid, a year outside 1970-2225 or a season outside 0-3.
     """
+    return pack_units_of_tiles(
+        tile_number=pack_tile(tile), chip_size=chip_size, cell_row=cell_row, cell_col=cell_col, year=year, season=season
+    )
+
+
+def pack_units_of_tiles(
+    *,
+    tile_number: ArrayLike,
+    chip_size: int,
+    cell_row: ArrayLike,
+    cell_col: ArrayLike,
+    year: ArrayLike,
+    season: ArrayLike,
+) -> NDArray[np.uint64]:
+    """Like :func:`pack_units` for many tiles at once, given by their numbers (:func:`pack_tile`)."""
     side = cells_per_side(chip_size)
-    row, col, yr, sea = np.broadcast_arrays(cell_row, cell_col, year, season)
+    tiles, row, col, yr, sea = np.broadcast_arrays(
+        tile_number, *(np.asarray(a, dtype=np.int64) for a in (cell_row, cell_col, year, season))
+    )
     for name, values, low, high in (
         ("cell_row", row, 0, side - 1),
         ("cell_col", col, 0, side - 1),
@@ -89,7 +107,7 @@ def pack_units(
     ):
         if values.size and (values.min() < low or values.max() > high):
             raise ValueError(f"{name} must lie in {low}-{high}, got {values.min()}-{values.max()}")
-    word = np.full(row.shape, pack_tile(tile) << 3 | CHIP_SIZES.index(chip_size), dtype=np.uint64)
+    word = tiles.astype(np.uint64) << np.uint64(3) | np.uint64(CHIP_SIZES.index(chip_size))
     for values, bits in ((row, 6), (col, 6), (yr - _FIRST_YEAR, 8), (sea, 2)):
         word = word << np.uint64(bits) | values.astype(np.uint64)
     return word
@@ -117,3 +135,22 @@ def unpack_units(units: NDArray[np.uint64]) -> Units:
 def ground_cells(units: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The part of each id that names the ground: equal for two units exactly when they are the same cell."""
     return np.asarray(units, dtype=np.uint64) >> np.uint64(10)
+
+
+def cell_ids(tile: pa.ChunkedArray, *, chip_size: int, cell_row: ArrayLike, cell_col: ArrayLike) -> NDArray[np.uint64]:
+    """Id of each cell's unit of year 1970 and season 0, so that ids sort and name the ground; shape (n,).
+
+    `tile` is a column of MGRS tile ids, dictionary-encoded or not; each distinct one is parsed once.
+    """
+    encoded = tile.combine_chunks() if isinstance(tile, pa.ChunkedArray) else tile
+    if not pa.types.is_dictionary(encoded.type):
+        encoded = encoded.dictionary_encode()
+    numbers = np.array([pack_tile(name) for name in encoded.dictionary.to_pylist()], dtype=np.int64)
+    return pack_units_of_tiles(
+        tile_number=numbers[encoded.indices.to_numpy(zero_copy_only=False)],
+        chip_size=chip_size,
+        cell_row=cell_row,
+        cell_col=cell_col,
+        year=_FIRST_YEAR,
+        season=0,
+    )

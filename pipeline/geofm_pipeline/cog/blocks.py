@@ -51,13 +51,13 @@ def decode_block(data: bytes, header: CogHeader, out: NDArray[np.generic]) -> No
 def _inflate(data: bytes, size: int) -> NDArray[np.uint8]:
     """The `size` bytes of a zlib stream, in this thread's scratch: valid until the thread's next call."""
     try:
-        raw = imagecodecs.deflate_decode(data, out=_buffer(size))
+        raw = imagecodecs.deflate_decode(data, out=_buffer(size).data)
     except imagecodecs.DeflateError as error:
         reason = str(error).removeprefix("libdeflate_zlib_decompress returned ")
         raise BlockError(f"the compressed block is corrupt ({reason}, {len(data)} bytes)") from None
     if len(raw) != size:
         raise BlockError(f"the block decodes to {len(raw)} bytes, it must have {size}")
-    return np.asarray(raw)
+    return np.frombuffer(raw, dtype=np.uint8)
 
 
 def _buffer(size: int) -> NDArray[np.uint8]:

@@ -28,12 +28,14 @@ _TYPES = {1: "u1", 2: "S1", 3: "<u2", 4: "<u4", 6: "i1", 7: "u1", 8: "<i2", 9: "
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _PREDICTOR = 256, 257, 258, 259, 277, 317
 _BLOCK_WIDTH, _BLOCK_HEIGHT, _OFFSETS, _COUNTS, _FORMAT = 322, 323, 324, 325, 339
 _PIXEL_SCALE, _TIE_POINT, _NODATA = 33550, 33922, 42113
-_WANTED = frozenset(
-    (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _PREDICTOR, _BLOCK_WIDTH, _BLOCK_HEIGHT)
-    + (_OFFSETS, _COUNTS, _FORMAT, _PIXEL_SCALE, _TIE_POINT, _NODATA)
-)
+_SHAPE = (_WIDTH, _HEIGHT, _BITS, _SAMPLES, _FORMAT)
+_BLOCKS = (_BLOCK_WIDTH, _BLOCK_HEIGHT, _OFFSETS, _COUNTS, _COMPRESSION, _PREDICTOR)
+_WANTED = frozenset((*_SHAPE, *_BLOCKS, _PIXEL_SCALE, _TIE_POINT, _NODATA))
 _KINDS = {1: "u", 2: "i", 3: "f"}
-_HTML_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")
+HTML_CAUSE = (
+    "an HTML page instead of a TIFF: nearly always a failed login; check the account, its password or token, "
+    "and that the data centre's licence was accepted"
+)
 
 ReadRange = Callable[[int, int], bytes]
 """(start, length) → bytes, fewer only at the end of the file."""
@@ -76,14 +78,9 @@ class CogHeader:
         return (start, length) if start and length else (0, 0)
 
 
-def html_cause(data: bytes) -> str | None:
-    """Why a body that starts like a web page is no raster, or None if it does not."""
-    if data[:64].lstrip().lower().startswith(_HTML_STARTS) or data[:1] == b"<":
-        return (
-            "an HTML page instead of a TIFF: nearly always a failed login; check the account, its password or token, "
-            "and that the data centre's licence was accepted"
-        )
-    return None
+def is_html(data: bytes) -> bool:
+    """Whether a file starts like a web page; no TIFF starts so."""
+    return data[:64].lstrip().startswith(b"<")
 
 
 def read_header(read: ReadRange, *, first_read: int = FIRST_READ) -> CogHeader:
@@ -114,7 +111,8 @@ class _Bytes:
         data = self._read(start, length)
         if len(data) < length:
             raise HeaderError(
-                f"the file is truncated: its header needs bytes {start} to {start + length}, it ends at {start + len(data)}"
+                f"the file is truncated: its header needs bytes {start} to {start + length}, "
+                f"{len(data)} of these {length} are there"
             )
         return data
 
@@ -165,9 +163,8 @@ class _Ifd:
 
 def _is_big(head: bytes) -> bool:
     """Whether the file is a BigTIFF; raises HeaderError for everything that is no little-endian TIFF."""
-    cause = html_cause(head)
-    if cause:
-        raise HeaderError(cause)
+    if is_html(head):
+        raise HeaderError(HTML_CAUSE)
     if head[:4] in (b"MM\0*", b"MM\0+"):
         raise HeaderError("a big-endian TIFF: HLS files are little-endian, this one was rewritten by another program")
     if head[:4] not in (b"II*\0", b"II+\0"):
@@ -211,11 +208,11 @@ def _origin(tie: NDArray[np.generic], scale: NDArray[np.generic]) -> tuple[float
 
 
 def _dtype(ifd: _Ifd) -> np.dtype[np.generic]:
-    bits, kind = ifd.number(_BITS, 1), _KINDS.get(ifd.number(_FORMAT, 1), "?")
+    bits, code = ifd.number(_BITS, 1), ifd.number(_FORMAT, 1)
     try:
-        return np.dtype(f"<{kind}{bits // 8}") if bits % 8 == 0 else np.dtype("?0")
-    except TypeError:
-        raise HeaderError(f"pixels of {bits} bits in sample format {ifd.number(_FORMAT, 1)} are not supported") from None
+        return np.dtype(f"<{_KINDS[code]}{bits / 8:g}")
+    except (KeyError, TypeError):
+        raise HeaderError(f"pixels of {bits} bits in sample format {code} are not supported") from None
 
 
 def _nodata(ifd: _Ifd) -> float | None:

@@ -1,0 +1,1 @@
+"""Catalogue dialects: each file reads one and gives the same SceneTable for the same granules."""

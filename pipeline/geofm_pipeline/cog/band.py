@@ -1,0 +1,162 @@
+"""One band of one granule: opened, checked against what HLS v2.0 promises, its blocks read.
+
+A file that is not what its granule id says (other size, origin, pixel type, coding) is refused with the value: it
+would give wrong pixels. Every fault becomes a BlockReadError that names granule, band and block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geofm_pipeline.chips import ReadStats
+from geofm_pipeline.cog.blocks import BlockError, check_codec, decode_block
+from geofm_pipeline.cog.header import CogHeader, HeaderError, read_header
+from geofm_pipeline.cog.source import ByteSource, FetchError
+from geofm_pipeline.errors import BlockReadError
+from geofm_pipeline.hls import bands, fmask
+from geofm_pipeline.hls.granule import GranuleId
+from geofm_pipeline.hls.grid import TileGrid, tile_grid
+from geofm_pipeline.scenes import SceneRef
+from geofm_sampling.unit import TILE_PIXELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandFile:
+    """An opened band file whose header agrees with its granule id."""
+
+    granule_id: str
+    band: str
+    """Asset key as in file names, e.g. `B04` or `Fmask`."""
+    href: str
+    fill: int
+    """What a block that is not stored holds."""
+    header: CogHeader
+
+    def fault(self, cause: str, block: tuple[int, int], transient: bool = False) -> BlockReadError:
+        """The error that names this file and a (block row, block column)."""
+        return BlockReadError(granule=self.granule_id, band=self.band, block=block, cause=cause, transient=transient)
+
+
+def pixel_rule(band: str) -> tuple[np.dtype[np.generic], int]:
+    """(type, fill) of the pixels of a canonical band or `fmask`."""
+    return (np.dtype("<u1"), fmask.FILL) if band == bands.FMASK else (np.dtype("<i2"), bands.FILL)
+
+
+def open_band(source: ByteSource, scene: SceneRef, band: str, stats: ReadStats) -> BandFile:
+    """Read and check the header of a canonical band or `fmask`; the cost is added to `stats`.
+
+    Raises
+    ------
+    BlockReadError
+        When the asset is missing, cannot be fetched, is no COG or not the file its granule id names.
+    """
+
+    def read(start: int, length: int) -> bytes:
+        stats.opens += 1
+        stats.bytes_requested += length
+        return source.read(scene.href(band), start, length)
+
+    return _open(scene, band, read)
+
+
+def read_whole(source: ByteSource, scene: SceneRef, band: str) -> tuple[BandFile, bytes]:
+    """One band file and all its bytes by one request; errors as :func:`open_band`."""
+    with _faults(scene, band):
+        if not scene.href(band):
+            raise FetchError("the granule has no such asset")
+        data = source.read_all(scene.href(band))
+    return _open(scene, band, lambda start, length: data[start : start + length]), data
+
+
+def _open(scene: SceneRef, band: str, read: Callable[[int, int], bytes]) -> BandFile:
+    dtype, fill = pixel_rule(band)
+    with _faults(scene, band):
+        if not scene.href(band):
+            raise FetchError("the granule has no such asset")
+        header = read_header(read)
+        check_codec(header)
+        _check_pixels(header, dtype, fill)
+        _check_grid(header, tile_grid(GranuleId.parse(scene.granule_id).tile))
+    key = bands.band_file(scene.sensor, band)
+    return BandFile(granule_id=scene.granule_id, band=key, href=scene.href(band), fill=fill, header=header)
+
+
+@contextmanager
+def _faults(scene: SceneRef, band: str) -> Iterator[None]:
+    """Turns the faults of a file as a whole into BlockReadErrors."""
+    name = bands.band_file(scene.sensor, band)
+    try:
+        yield
+    except FetchError as error:
+        raise BlockReadError(
+            granule=scene.granule_id, band=name, cause=error.cause, transient=error.transient
+        ) from None
+    except (HeaderError, BlockError) as error:
+        raise BlockReadError(granule=scene.granule_id, band=name, cause=str(error)) from None
+
+
+def _check_pixels(header: CogHeader, dtype: np.dtype[np.generic], fill: int) -> None:
+    if header.dtype != dtype:
+        raise HeaderError(f"pixels of type {header.dtype}, must be {dtype}")
+    if header.nodata is not None and header.nodata != fill:
+        raise HeaderError(f"nodata value {header.nodata:g}, must be {fill}: not an HLS v2.0 file")
+
+
+def _check_grid(header: CogHeader, grid: TileGrid) -> None:
+    if (header.height, header.width) != (TILE_PIXELS, TILE_PIXELS):
+        raise HeaderError(f"{header.height} rows × {header.width} columns, must be {TILE_PIXELS} × {TILE_PIXELS}")
+    if header.pixel_scale != (float(bands.PIXEL_M), float(bands.PIXEL_M)):
+        raise HeaderError(f"pixel size {header.pixel_scale} m, must be {bands.PIXEL_M} m")
+    if header.origin != (float(grid.x0), float(grid.y0)):
+        raise HeaderError(
+            f"upper-left corner at (easting, northing) {header.origin}, tile {grid.tile} has ({grid.x0}, {grid.y0}): "
+            "the file belongs to another tile"
+        )
+
+
+def read_block(
+    source: ByteSource, file: BandFile, block: tuple[int, int], out: NDArray[np.generic], stats: ReadStats
+) -> None:
+    """Read one whole (block row, block column) into `out` by one range request, or fill it if it is not stored.
+
+    Raises
+    ------
+    BlockReadError
+        When the bytes cannot be had, end early or do not decode to exactly one block.
+    """
+    start, length = file.header.span(*block)
+    if length:
+        stats.requests += 1
+        stats.bytes_requested += length
+    put_block(file, block, lambda: source.read(file.href, start, length), out)
+
+
+def put_block(file: BandFile, block: tuple[int, int], fetch: Callable[[], bytes], out: NDArray[np.generic]) -> None:
+    """Decode the bytes that `fetch` gives into `out` [block_height, block_width]; errors as :func:`read_block`."""
+    start, length = file.header.span(*block)
+    if length == 0:
+        out[...] = _sparse_fill(file, block)
+        return
+    try:
+        data = fetch()
+        if len(data) < length:
+            raise BlockError(
+                f"the file is truncated: the block needs bytes {start} to {start + length}, "
+                f"{len(data)} of these {length} are there"
+            )
+        decode_block(data, file.header, out)
+    except FetchError as error:
+        raise file.fault(error.cause, block, error.transient) from None
+    except BlockError as error:
+        raise file.fault(str(error), block) from None
+
+
+def _sparse_fill(file: BandFile, block: tuple[int, int]) -> int:
+    if file.header.nodata is None:
+        raise file.fault(f"the block is not stored and the file names no nodata value, must be {file.fill}", block)
+    return file.fill

@@ -1,0 +1,172 @@
+"""Stage 2, plan: owned cells with covariates, the frozen strata and frame, and the ranked master draw."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from geofm_pipeline.card import Card
+from geofm_pipeline.cells import owned_cells
+from geofm_pipeline.config import SampleConfig
+from geofm_pipeline.covariates import land_cover_fractions, weather_monthly
+from geofm_pipeline.errors import NothingFoundError
+from geofm_pipeline.progress import Progress
+from geofm_pipeline.stages.inputs import Inputs
+from geofm_pipeline.workspace import Workspace, commit_table, committed, file_digest, write_parquet, write_text
+from geofm_pipeline.years import Years
+from geofm_sampling import Design, build_frame, draw_master, fit_strata, plan_strata
+from geofm_sampling.tables import FRAME, LAND_COVER_PREFIX, PLAN, WEATHER_PREFIX
+
+EMPTY_GROUND = 0.0
+"""A cell with no land cover at all (the open sea in WorldCover and its like) is declared out of the frame."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What the plan stage hands on."""
+
+    frame: pa.Table
+    """FRAME without covariates."""
+    plan: pa.Table
+    """PLAN, with the design in its metadata."""
+    digest: str
+    """sha256 of plan.parquet, which names the frame's digest too."""
+
+
+def design_of(config: SampleConfig, years: Years) -> Design:
+    """The part of the options that the statistics depend on."""
+    return Design(
+        samples=config.samples,
+        years=years.years,
+        chip_size=config.chip_size,
+        timesteps=config.timesteps,
+        min_gap=config.min_gap,
+        max_gap=config.max_gap,
+        min_clear=config.min_clear,
+        heldout=config.heldout,
+        seed=config.seed,
+    )
+
+
+def make_plan(
+    space: Workspace, inputs: Inputs, design: Design, scenes: pa.Table, progress: Progress, card: Card
+) -> Planned:
+    """Frame and plan: from the folder if a run before committed them, else made here."""
+    digest = committed(space, space.plan)
+    if digest is None:
+        digest = _plan_anew(space, inputs, design, scenes, progress, card)
+    plan = PLAN.check(pq.read_table(space.plan))
+    assert _frame_digest(space) == _metadata(plan, "geofm_frame"), "the frame changed after the plan was committed"
+    columns = [*FRAME.columns]
+    return Planned(frame=FRAME.check(pq.read_table(space.frame, columns=columns)), plan=plan, digest=digest)
+
+
+def _plan_anew(
+    space: Workspace, inputs: Inputs, design: Design, scenes: pa.Table, progress: Progress, card: Card
+) -> str:
+    cells = _cells(inputs, design, scenes, progress, card)
+    strata = fit_strata(cells, seed=design.seed)
+    for note in strata.notes:
+        card.say(note)
+        progress.say(f"plan: {note}")
+    frame = build_frame(cells, strata, years=design.years, chip_size=design.chip_size)
+    del cells
+    plan = draw_master(frame, design, strata=strata)
+    _write_frame(space, frame)
+    write_text(space.frame / "strata.json", strata.to_json() + "\n")
+    digest = commit_table(space, space.plan, _with_metadata(plan, "geofm_frame", _frame_digest(space)))
+    _note_plan(card, progress, frame, plan, design, digest)
+    return digest
+
+
+def _cells(inputs: Inputs, design: Design, scenes: pa.Table, progress: Progress, card: Card) -> pa.Table:
+    tiles = sorted(set(scenes["tile"].to_pylist()))
+    progress.say(f"plan: cells of {len(tiles):,} tiles")
+    owned = owned_cells(tiles, inputs.region, chip_size=design.chip_size)
+    if not owned.table.num_rows:
+        raise NothingFoundError(
+            f"no cell of {design.chip_size} pixels has its centre in region {inputs.region.name} and in a tile of the "
+            "catalogue; widen the region"
+        )
+    cells, facts = owned.table, {"region": inputs.region.name, "bbox": list(inputs.region.geometry.bounds)}
+    notes: dict[str, str | None] = {"land_cover_note": None, "weather_note": None}
+    if inputs.land_cover is not None:
+        progress.say(f"plan: land cover of {cells.num_rows:,} cells from {inputs.land_cover}")
+        covered = land_cover_fractions(cells, inputs.land_cover, progress=progress.say)
+        cells, notes["land_cover_note"] = covered.table, covered.note
+    if inputs.weather is not None:
+        progress.say(f"plan: weather of {cells.num_rows:,} cells from {inputs.weather}")
+        covered = weather_monthly(cells, inputs.weather, years=inputs.years)
+        cells, notes["weather_note"] = covered.table, covered.note
+    for note in filter(None, notes.values()):
+        card.say(note)
+    kept = _with_ground(cells)
+    facts |= {"years": list(inputs.years.years), "catalog": inputs.catalog, **notes}
+    card.set("inputs", {**facts, "land_cover": inputs.land_cover, "weather": inputs.weather})
+    card.set("frame", {**owned.report.as_dict(), "out_of_frame_cells": cells.num_rows - kept.num_rows})
+    return kept
+
+
+def _with_ground(cells: pa.Table) -> pa.Table:
+    """Cells that have any land cover; all of them where there is no map."""
+    names = [name for name in cells.column_names if name.startswith(LAND_COVER_PREFIX)]
+    if not names:
+        return cells
+    total = np.nansum(np.stack([cells[name].to_numpy() for name in names]), axis=0)
+    kept = cells.filter(pa.array(total > EMPTY_GROUND))
+    if not kept.num_rows:
+        raise NothingFoundError(
+            f"the land-cover map has no class in any of the {cells.num_rows:,} cells of the region: it does not cover "
+            "the region, or its nodata value is wrong; name another with --land-cover, or leave it out"
+        )
+    return kept
+
+
+def _write_frame(space: Workspace, frame: pa.Table) -> None:
+    """One file per tile; rows are in order of the unit id, so a tile's rows lie together."""
+    tiles = frame["tile"].to_numpy(zero_copy_only=False)
+    starts = np.flatnonzero(np.r_[True, tiles[1:] != tiles[:-1]])
+    for old in space.frame.glob("*.parquet"):
+        old.unlink()
+    for start, stop in zip(starts, np.r_[starts[1:], len(tiles)], strict=True):
+        write_parquet(space.frame / f"{tiles[start]}.parquet", frame.slice(start, stop - start))
+
+
+def _frame_digest(space: Workspace) -> str:
+    parts = sorted(space.frame.glob("*.parquet")) + [space.frame / "strata.json"]
+    lines = "\n".join(f"{part.name} {file_digest(part)}" for part in parts)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _metadata(table: pa.Table, key: str) -> str:
+    return (table.schema.metadata or {}).get(key.encode(), b"").decode()
+
+
+def _with_metadata(table: pa.Table, key: str, value: str) -> pa.Table:
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), key.encode(): value.encode()})
+
+
+def _note_plan(
+    card: Card, progress: Progress, frame: pa.Table, plan: pa.Table, design: Design, digest: str
+) -> None:
+    strata = plan_strata(plan)
+    before = card.get("frame")
+    seasons = pc.value_counts(frame["season"]).to_pylist()
+    facts = {
+        "units": frame.num_rows,
+        "area_km2": round(float(pc.sum(frame["area_km2"]).as_py()) / max(1, len(pc.unique(frame["season_start"]))), 1),
+        "seasons": {str(entry["values"]): entry["counts"] for entry in seasons},
+        "strata": len(strata),
+        "covariates": [n for n in frame.column_names if n.startswith((LAND_COVER_PREFIX, WEATHER_PREFIX))],
+    }
+    card.set("frame", {**(before if isinstance(before, dict) else {}), **facts})
+    card.set("plan", {"digest": digest, "design": design.as_dict(), "strata": strata})
+    progress.say(
+        f"plan: {frame.num_rows:,} units in {len(strata)} strata, {plan.num_rows:,} ranked, "
+        f"{pc.sum(plan['first_look']).as_py():,} in the first look"
+    )
