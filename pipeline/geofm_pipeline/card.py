@@ -20,11 +20,8 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
 
 from geofm_pipeline.workspace import write_text
-
-Json: TypeAlias = "Mapping[str, Json] | list[Json] | str | int | float | bool | None"
 
 _PACKAGES = ("geofm", "numpy", "pyarrow", "zarr", "numcodecs", "rasterio", "dask", "distributed", "xarray", "scipy")
 
@@ -34,28 +31,28 @@ class Card:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._sections: dict[str, Json] = json.loads(path.read_text()) if path.exists() else {}
+        self._sections: dict[str, object] = json.loads(path.read_text()) if path.exists() else {}
 
-    def set(self, section: str, value: Json) -> None:
-        """Set one section and write the card."""
+    def set(self, section: str, value: object) -> None:
+        """Set one section (plain JSON values) and write the card."""
         self._sections[section] = value
         write_text(self._path, json.dumps(self._sections, indent=1) + "\n")
 
-    def get(self, section: str) -> Json:
-        """A section, or None when its stage has not run yet."""
-        return self._sections.get(section)
+    def section(self, name: str) -> dict[str, object]:
+        """A section of named values, empty when its stage has not run yet."""
+        found = self._sections.get(name)
+        return dict(found) if isinstance(found, Mapping) else {}
 
     def say(self, sentence: str) -> None:
         """Keep a sentence that was told to the user, once."""
         said = self._sections.get("said")
-        sentences: list[Json] = list(said) if isinstance(said, list) else []
+        sentences: list[object] = list(said) if isinstance(said, list) else []
         if sentence not in sentences:
             self.set("said", [*sentences, sentence])
 
     def took(self, stage: str, seconds: float) -> None:
         """Note how long a stage took; a continued stage adds up."""
-        known = self._sections.get("seconds")
-        times: dict[str, Json] = dict(known) if isinstance(known, Mapping) else {}
+        times = self.section("seconds")
         before = times.get(stage)
         times[stage] = round(seconds + (before if isinstance(before, float) else 0.0), 3)
         self.set("seconds", times)

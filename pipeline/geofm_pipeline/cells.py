@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
-from pyproj import Geod
 from scipy.spatial import cKDTree
 
 from geofm_pipeline.hls.bands import PIXEL_M
@@ -51,30 +50,34 @@ class Coverage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnershipReport:
+    """What ownership did with the tiles present."""
+
+    tiles: int
+    """Tiles that own at least one cell of the region."""
+    cells: int
+    """Cells of the region that their tile owns."""
+    area_km2: float
+    """Summed area of those cells."""
+    cells_of_tiles: int
+    """All cells of the tiles present, before ownership and region."""
+    owned_of_tiles: int
+    """Of those, the ones owned by their tile."""
+    coverage: Coverage
+    """Over- and under-coverage of the ownership rule, whether or not a cell's centre lies in the region."""
+
+    def as_dict(self) -> dict[str, object]:
+        """The report as plain values for card.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class OwnedCells:
-    """The cells of a region with their coverage report."""
+    """The cells of a region and how they came about."""
 
     table: pa.Table
     """CELLS without covariates, sorted by (tile, cell_row, cell_col)."""
-    coverage: Coverage
-    """Over- and under-coverage of the ownership rule, whether or not a cell's centre lies in the region."""
-    tiles: int
-    """Tiles that own at least one cell of the region."""
-    cells_of_tiles: int
-    """All cells of the tiles present, before ownership and region."""
-    owned: int
-    """Cells owned by their tile, before the region."""
-
-    def report(self) -> dict[str, object]:
-        """Counts and shares for card.json."""
-        return {
-            "tiles": self.tiles,
-            "cells": self.table.num_rows,
-            "cells_of_tiles": self.cells_of_tiles,
-            "owned_before_region": self.owned,
-            "area_km2": float(np.asarray(self.table["area_km2"]).sum(dtype=np.float64)),
-            "coverage": asdict(self.coverage),
-        }
+    report: OwnershipReport
 
 
 def owned_cells(tiles: Sequence[str], region: Region, *, chip_size: int) -> OwnedCells:
@@ -92,17 +95,20 @@ def owned_cells(tiles: Sequence[str], region: Region, *, chip_size: int) -> Owne
     """
     present = _Present(names=tuple(sorted(set(tiles))))
     centres = _centres(present, chip_size)
-    owned = present.owners(centres.lon, centres.lat, centres.tile) == centres.tile
+    owned = present.owners(centres.lon, centres.lat) == centres.tile
     shapely.prepare(region.geometry)
     inside = np.zeros(owned.shape, dtype=bool)
     inside[owned] = shapely.contains_xy(region.geometry, centres.lon[owned], centres.lat[owned])
-    return OwnedCells(
-        table=_table(present, centres, inside, chip_size),
-        coverage=_coverage(present, region, owned, chip_size),
+    table = _table(present, centres, inside, chip_size)
+    report = OwnershipReport(
         tiles=int(np.unique(centres.tile[inside]).size),
+        cells=table.num_rows,
+        area_km2=float(np.asarray(table["area_km2"]).sum(dtype=np.float64)),
         cells_of_tiles=int(owned.size),
-        owned=int(owned.sum()),
+        owned_of_tiles=int(owned.sum()),
+        coverage=_coverage(present, region, owned, chip_size),
     )
+    return OwnedCells(table=table, report=report)
 
 
 def home_zone(lon: Floats, lat: Floats) -> NDArray[np.int64]:
@@ -157,8 +163,8 @@ class _Present:
             lon[here], lat[here] = unproject(int(zone), x, y)
         return _vectors(lon, lat)
 
-    def owners(self, lon: Floats, lat: Floats, hint: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """Index of the tile that owns each point, -1 where no tile present holds it; `hint` is ignored."""
+    def owners(self, lon: Floats, lat: Floats) -> NDArray[np.int64]:
+        """Index of the tile that owns each point, -1 where no tile present holds it."""
         zone = home_zone(lon, lat)
         keys = np.empty(lon.shape, dtype=np.int64)
         for number in np.unique(zone):
@@ -271,8 +277,11 @@ def _coverage(present: _Present, region: Region, owned: NDArray[np.bool_], chip_
 
 def _lattice(region: Region, wanted: int) -> tuple[Floats, Floats]:
     """About `wanted` points of equal area in the region: rows of equal height in latitude, shifted golden fractions."""
-    area = abs(Geod(ellps="WGS84").geometry_area_perimeter(region.geometry)[0]) / 1e6
-    step = np.degrees(np.sqrt(max(area, 1e-6) / wanted) / _EARTH_KM)
+    # In the cylindrical equal-area projection (longitude, sin latitude) the plane area is the sphere's.
+    flat = shapely.transform(
+        region.geometry, lambda xy: np.column_stack([np.radians(xy[:, 0]), np.sin(np.radians(xy[:, 1]))])
+    )
+    step = np.degrees(np.sqrt(max(flat.area, 1e-12) / wanted))
     found: list[tuple[Floats, Floats]] = []
     for west, south, east, north in region.boxes:
         lats = np.arange(south + step / 2, north, step) if north - south > step else np.array([(south + north) / 2])

@@ -65,7 +65,9 @@ class ReadStats:
     bytes_needed: int = 0
     """Compressed bytes of the blocks that hold at least one wanted pixel, each counted once per chip band and date."""
     retries: int = 0
+    """Requests repeated after transient faults."""
     seconds: float = field(default=0.0, compare=False)
+    """Time the consumer of the chips waited for them."""
 
     def __add__(self, other: ReadStats) -> ReadStats:
         return ReadStats(

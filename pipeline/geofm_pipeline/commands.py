@@ -26,10 +26,10 @@ def verify(argv: Sequence[str], progress: Progress) -> int:
 
     from geofm_pipeline.dataset import verify_dataset
 
-    report = verify_dataset(options.dir, deep=not options.sizes, progress=progress)
+    report = verify_dataset(options.dir, deep=not options.sizes)
     if not report.ok:
-        raise StoreDamagedError(report.summary())
-    progress.say(f"{options.dir}: {report.summary()} ({human_bytes(report.checked_bytes)} read)")
+        raise StoreDamagedError(str(report))
+    progress.say(f"{options.dir}: {report!s} ({human_bytes(report.bytes)} read)")
     return 0
 
 

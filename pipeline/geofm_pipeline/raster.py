@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,74 @@ def write_cog(
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterInfo:
+    """What a raster says of its first band without reading pixels."""
+
+    height: int
+    width: int
+    transform: Transform
+    crs_wkt: str | None
+    """None where the file declares no reference system."""
+    dtype: str
+    nodata: float | None
+    overviews: tuple[int, ...]
+    """Decimation factors, ascending; index i is overview level i."""
+    classes: bool
+    """The band has a colour table or category names, so its values are classes."""
+
+
+def raster_info(href: str) -> RasterInfo:
+    """Facts of the first band of a raster (path or URL); raises OSError when GDAL cannot open it."""
+    with rasterio.open(href) as source:
+        indexed = rasterio.enums.ColorInterp.palette in source.colorinterp[:1]
+        return RasterInfo(
+            height=source.height,
+            width=source.width,
+            transform=tuple(source.transform)[:6],
+            crs_wkt=source.crs.to_wkt() if source.crs else None,
+            dtype=source.dtypes[0],
+            nodata=source.nodatavals[0],
+            overviews=tuple(source.overviews(1)),
+            classes=indexed or bool(source.tags(1, ns="CATEGORY_NAMES")),
+        )
+
+
+class RasterLevel:
+    """The first band of a raster, opened once at full resolution or at one overview, read by windows.
+
+    Parameters
+    ----------
+    href : path or URL
+    level : index into RasterInfo.overviews, None for full resolution; pixels come from that level as they are,
+        never interpolated
+    """
+
+    def __init__(self, href: str, *, level: int | None = None) -> None:
+        options = {} if level is None else {"overview_level": level}
+        self._source = rasterio.open(href, **options)
+        self.height, self.width = int(self._source.height), int(self._source.width)
+        self.transform: Transform = tuple(self._source.transform)[:6]
+
+    def read(self, *, row: int, col: int, height: int, width: int) -> NDArray[np.generic]:
+        """Pixels [height, width] from (row, col) of this level; the window must lie inside it."""
+        window = rasterio.windows.Window(col, row, width, height)
+        return np.asarray(self._source.read(1, window=window))
+
+    def close(self) -> None:
+        """Release the file."""
+        self._source.close()
+
+
+def read_window(href: str, *, row: int, col: int, height: int, width: int) -> NDArray[np.generic]:
+    """Pixels [height, width] from (row, col) of a raster's full resolution: opens, reads, closes."""
+    level = RasterLevel(href)
+    try:
+        return level.read(row=row, col=col, height=height, width=width)
+    finally:
+        level.close()
 
 
 def _temporary_beside(path: Path) -> Path:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from geofm_pipeline.hls.bands import BANDS, FMASK, Sensor, band_file
+from geofm_pipeline.hls.granule import GranuleId
 from geofm_sampling.contract import Column, TableContract
 
 SCENES = TableContract(
@@ -52,3 +53,28 @@ def asset_href(*, granule_id: str, sensor: Sensor, band: str, template: str, ove
     """Href of a canonical band or `fmask`: the override if there is one, else the filled template."""
     key = band_file(sensor, band)
     return overrides.get(key) or template.replace("{id}", granule_id).replace("{band}", key)
+
+
+def scene_refs(scenes: pa.Table) -> list[SceneRef]:
+    """One SceneRef per row of a SCENES table, in its order."""
+    columns = ("granule_id", "sensor", "href_template", "hrefs", "missing")
+    return [_scene_ref(*row) for row in zip(*(scenes[name].to_pylist() for name in columns), strict=True)]
+
+
+def _scene_ref(
+    granule_id: str, sensor: Sensor, template: str, hrefs: list[tuple[str, str]], missing: list[str]
+) -> SceneRef:
+    overrides = dict(hrefs or ())
+
+    def href(band: str) -> str:
+        if band_file(sensor, band) in (missing or ()):
+            return ""
+        return asset_href(granule_id=granule_id, sensor=sensor, band=band, template=template, overrides=overrides)
+
+    return SceneRef(
+        granule_id=granule_id,
+        sensor=sensor,
+        date=GranuleId.parse(granule_id).day,
+        bands=tuple(href(band) for band in BANDS),
+        fmask=href(FMASK),
+    )

@@ -1,1 +1,42 @@
-"""Probability sampling of Earth-observation archives: pure functions on tables and arrays."""
+"""Probability sampling of Earth-observation archives: pure functions on tables and arrays.
+
+cells → :func:`fit_strata` → :func:`build_frame` → :func:`draw_master` → (look) → :func:`respond`.
+"""
+
+from geofm_sampling.allocation import allocate
+from geofm_sampling.contract import Column, TableContract
+from geofm_sampling.design import Design
+from geofm_sampling.digest import table_digest
+from geofm_sampling.frame import build_frame
+from geofm_sampling.master import PlanRecord, draw_master, plan_record
+from geofm_sampling.response import Look, Response, anchor_days, respond
+from geofm_sampling.strata import Strata, fit_strata
+from geofm_sampling.tables import CELLS, FRAME, LOOK, PLAN, RESPONSE, STATES
+from geofm_sampling.unit import Units, pack_units, unpack_units
+
+__all__ = [
+    "CELLS",
+    "FRAME",
+    "LOOK",
+    "PLAN",
+    "RESPONSE",
+    "STATES",
+    "Column",
+    "Design",
+    "Look",
+    "PlanRecord",
+    "Response",
+    "Strata",
+    "TableContract",
+    "Units",
+    "allocate",
+    "anchor_days",
+    "build_frame",
+    "draw_master",
+    "fit_strata",
+    "pack_units",
+    "plan_record",
+    "respond",
+    "table_digest",
+    "unpack_units",
+]

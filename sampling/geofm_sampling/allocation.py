@@ -32,7 +32,7 @@ def allocate(
     """
     size = np.asarray(sizes, dtype=np.float64)
     if size.ndim != 1 or not np.all(np.isfinite(size)) or np.any(size < 0):
-        raise ValueError(f"stratum sizes must be a list of finite numbers ≥ 0, got {sizes}")
+        raise ValueError(f"stratum sizes must be a list of finite numbers ≥ 0, got {size}")
     if not 0.0 <= power <= 1.0:
         raise ValueError(f"power {power} must lie between 0 (equal allocation) and 1 (proportional)")
     cap = np.where(size > 0, np.floor(size if caps is None else np.broadcast_to(caps, size.shape)), 0.0)
@@ -69,10 +69,11 @@ def _continuous(
             above = middle
     centre = (breaks[below] + breaks[above]) / 2
     moving = free & (centre * scale > low) & (centre * scale < cap)
-    fixed = np.clip(centre * scale, low, cap)
+    fixed: NDArray[np.float64] = np.clip(centre * scale, low, cap)
     if not moving.any():
         return fixed
-    return np.where(moving, (total - fixed[~moving].sum()) * scale / scale[moving].sum(), fixed)
+    fixed[moving] = (total - fixed[~moving].sum()) * scale[moving] / scale[moving].sum()
+    return fixed
 
 
 def _round_to(total: int, wanted: NDArray[np.float64]) -> NDArray[np.int64]:

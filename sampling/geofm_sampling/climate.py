@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.spatial.distance import pdist
 
 from geofm_sampling.covariates import monthly, weather_statistics
 from geofm_sampling.hashing import hashed_words
@@ -15,6 +16,11 @@ from geofm_sampling.seasons import calendar_start, weather_start
 
 SUBSAMPLE = 50_000
 """Cells from which clusters and seasons are fitted."""
+SEPARATION = 0.5
+"""Standardised distance below which two clusters are one climate; fewer are fitted then."""
+LEAST_SCALES = {"t_mean": 1.0, "t_range": 1.0, "t_min": 1.0, "p_log": 0.1, "p_seasonality": 0.05, "wetness": 0.1}
+"""Least standard deviation of each statistic (°C; about 10 % of the rain): smaller differences are no climates, so
+a small region is not cut up by noise."""
 _CHUNK = 1 << 18
 _Curves = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
 
@@ -28,7 +34,7 @@ class Climate:
     means: tuple[float, ...]
     """Mean of each statistic over the fitted cells."""
     scales: tuple[float, ...]
-    """Standard deviation of each statistic over the fitted cells, 1 where it does not vary."""
+    """Standard deviation of each statistic over the fitted cells, at least LEAST_SCALES."""
     centroids: tuple[tuple[float, ...], ...]
     """Standardised centroid of each cluster, coldest first where temperature is known."""
     season_starts: tuple[tuple[int, int], ...]
@@ -64,9 +70,9 @@ def fit_climate(cells: pa.Table, ids: NDArray[np.uint64], clusters: int, *, seed
     sample = cells.take(pa.array(order))
     temperature, precipitation = _curves(sample, letters)
     names, raw = weather_statistics(temperature, precipitation)
-    means, deviations = np.round(raw.mean(axis=0), 6), np.round(raw.std(axis=0), 6)
-    scales = np.where(deviations > 1e-6, deviations, 1.0)
-    centroids = np.round(fit_centroids((raw - means) / scales, clusters, seed=seed), 6)
+    means = np.round(raw.mean(axis=0), 6)
+    scales = np.maximum(np.round(raw.std(axis=0), 6), [LEAST_SCALES[name] for name in names])
+    centroids = _separate_centroids((raw - means) / scales, clusters, seed)
     label = nearest_centroid((raw - means) / scales, centroids)
     south = np.asarray(sample["lat"].to_numpy()) < 0
     starts = [
@@ -101,6 +107,15 @@ def climate_numbers(cells: pa.Table, climate: Climate) -> NDArray[np.int16]:
     return result
 
 
+def _separate_centroids(points: NDArray[np.float64], clusters: int, seed: int) -> NDArray[np.float64]:
+    """As many centroids as wanted, or as stay SEPARATION apart."""
+    for wanted in range(clusters, 1, -1):
+        centroids = np.round(fit_centroids(points, wanted, seed=seed), 6)
+        if len(centroids) == 1 or pdist(centroids).min() >= SEPARATION:
+            return centroids
+    return np.asarray(np.round(points.mean(axis=0, keepdims=True), 6))
+
+
 def _curves(cells: pa.Table, letters: str) -> _Curves:
     """Monthly temperature and precipitation, those named in `letters` (`t`, `p`), the other None."""
     curves = {letter: monthly(cells, letter) for letter in letters}
@@ -113,11 +128,11 @@ def _curves(cells: pa.Table, letters: str) -> _Curves:
 def _known(curves: _Curves) -> NDArray[np.bool_]:
     """Cells whose every month of the given variables is known, shape (n,)."""
     rows = [_complete_rows(values) for values in curves if values is not None]
-    return np.logical_and.reduce(rows) if rows else np.zeros(0, dtype=np.bool_)
+    return np.asarray(np.stack(rows).all(axis=0)) if rows else np.zeros(0, dtype=np.bool_)
 
 
 def _complete_rows(values: NDArray[np.float32] | None) -> NDArray[np.bool_]:
-    return np.zeros(0, dtype=np.bool_) if values is None else np.isfinite(values).all(axis=1)
+    return np.zeros(0, dtype=np.bool_) if values is None else np.asarray(np.isfinite(values).all(axis=1))
 
 
 def _season_starts(

@@ -103,9 +103,7 @@ def _onward_weights(
     return weights[::-1]
 
 
-def _window_sums(
-    values: NDArray[np.float64], low: NDArray[np.int64], high: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _window_sums(values: NDArray[np.float64], low: NDArray[np.int64], high: NDArray[np.int64]) -> NDArray[np.float64]:
     """Σ values[low:high] of each window, shape (c,).
 
     Summed window by window, not as differences of one running sum: a small window keeps its digits beside large
@@ -136,4 +134,4 @@ def _pick(
 
 
 def _last_positive(shares: NDArray[np.float64]) -> NDArray[np.int64]:
-    return shares.shape[1] - 1 - (shares[:, ::-1] > 0).argmax(axis=1)
+    return np.asarray(shares.shape[1] - 1 - (shares[:, ::-1] > 0).argmax(axis=1))

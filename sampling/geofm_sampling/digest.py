@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow.compute import call_function
 
 
 def table_digest(table: pa.Table) -> str:
@@ -29,11 +29,16 @@ def _add(total: hashlib._Hash, values: pa.Array, name: str) -> None:
         raise ValueError(f"column {name} holds {values.null_count} nulls; tables of the design have none")
     total.update(f"{values.type} {len(values)} ".encode())
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        total.update(pc.list_value_length(values).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+        total.update(_lengths(values, "list_value_length"))
         _add(total, values.flatten(), name)
     elif pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        total.update(pc.binary_length(values).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+        total.update(_lengths(values, "binary_length"))
         total.update("".join(values.to_pylist()).encode())
     else:
         numbers = np.ascontiguousarray(values.to_numpy(zero_copy_only=False))
         total.update(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes())
+
+
+def _lengths(values: pa.Array, function: str) -> bytes:
+    lengths = call_function(function, [values])
+    return np.asarray(lengths.to_numpy(zero_copy_only=False), dtype="<i8").tobytes()

@@ -83,9 +83,7 @@ def _check_cells(cells: pa.Table, ids: NDArray[np.uint64]) -> None:
             raise ValueError(f"{name} of a cell is {values[bad][:1]}, must lie within {low} … {high} (area above 0)")
 
 
-def _expand(
-    calendar: NDArray[np.int64], years: Sequence[int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Anchors]:
+def _expand(calendar: NDArray[np.int64], years: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], Anchors]:
     """Cell index and anchor index of each unit, and the anchors of all calendars one after the other.
 
     `calendar` is the first month of season 0 of each cell, shape (n,).

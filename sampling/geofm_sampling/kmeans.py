@@ -16,22 +16,30 @@ def nearest_centroid(points: NDArray[np.float64], centroids: NDArray[np.float64]
     result = np.empty(len(points), dtype=np.int16)
     for start in range(0, len(points), _CHUNK):
         part = points[start : start + _CHUNK]
-        distances = np.stack([((part - centre) ** 2).sum(axis=1) for centre in centroids])
-        result[start : start + _CHUNK] = distances.argmin(axis=0)
+        result[start : start + _CHUNK] = np.stack([_squared(part, centre) for centre in centroids]).argmin(axis=0)
     return result
 
 
+def _squared(points: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared distances, shape (n,); summed column by column, so that no library decides the order of summing."""
+    total = np.zeros(len(points))
+    for column, value in zip(points.T, centre, strict=True):
+        total += (column - value) ** 2
+    return total
+
+
 def fit_centroids(
-    points: NDArray[np.float64], clusters: int, *, seed: int, starts: int = 4, iterations: int = 60
+    points: NDArray[np.float64], clusters: int, *, seed: int, starts: int = 3, iterations: int = 40
 ) -> NDArray[np.float64]:
     """Centroids, shape (K, S) with K ≤ clusters, of the best of some k-means++ starts, sorted by coordinates.
 
     Fewer distinct points than clusters give one centroid per distinct point. The caller fixes the order of points
     (here: by hash of the cell), which makes the result independent of the order of rows.
     """
+    points = np.asfortranarray(points)
     distinct = np.unique(points, axis=0)
     if len(distinct) <= clusters:
-        return distinct
+        return np.asarray(distinct)
     fits = [_lloyd(points, _plus_plus(points, clusters, seed, start), iterations) for start in range(starts)]
     spreads = [((points - centres[nearest_centroid(points, centres)]) ** 2).sum() for centres in fits]
     best = fits[int(np.argmin(spreads))]
@@ -44,7 +52,7 @@ def _plus_plus(points: NDArray[np.float64], clusters: int, seed: int, start: int
     chosen = [points[int(uniform[0] * len(points))]]
     squared = np.full(len(points), np.inf)
     for u in uniform[1:]:
-        squared = np.minimum(squared, ((points - chosen[-1]) ** 2).sum(axis=1))
+        squared = np.minimum(squared, _squared(points, chosen[-1]))
         total = np.cumsum(squared)
         chosen.append(points[min(int(np.searchsorted(total, u * total[-1], side="right")), len(points) - 1)])
     return np.stack(chosen)

@@ -95,7 +95,7 @@ def examine(asked: Asked, look: pa.Table, design: Design) -> Found:
 
 def _reasons(rows: _Rows, size: int, min_clear: float) -> NDArray[np.int8]:
     """Number of the first reason that holds for each unit if it is not observable, shape (n,)."""
-    owner, covered, clear = (a[rows.in_season] for a in (rows.owner, rows.covered, rows.clear))
+    owner, covered, clear = rows.owner[rows.in_season], rows.covered[rows.in_season], rows.clear[rows.in_season]
     scenes = np.bincount(owner, minlength=size)
     read = np.bincount(owner[~np.isnan(covered)], minlength=size)
     most_covered, most_clear = _largest(owner, covered, size), _largest(owner, clear, size)

@@ -117,9 +117,9 @@ def stratum_order(
     along = np.argsort(hilbert_of_ground(lon[first], lat[first]), kind="stable")
     starts = np.cumsum(length[along]) - length[along]
     by_curve = np.repeat(first[along] - starts, length[along]) + np.arange(unit.size)
-    if not stratum.size or stratum.max() < 2**15:
-        stratum = stratum.astype(np.int16)  # numpy sorts 16-bit keys by radix, in linear time
-    return by_curve[np.argsort(stratum[by_curve], kind="stable")]
+    # numpy sorts 16-bit keys by radix, in linear time.
+    key = stratum.astype(np.int16 if stratum.max(initial=0) < 2**15 else np.int32)[by_curve]
+    return by_curve[np.argsort(key, kind="stable")]
 
 
 def _ranked(size: int, master: int, seed: int, name: str) -> NDArray[np.int64]:
@@ -170,9 +170,7 @@ def _feasible(sizes: NDArray[np.int64], design: Design) -> tuple[int, int, list[
     return total, floor, notes
 
 
-def _plan_table(
-    frame: pa.Table, rows: NDArray[np.int64], rank: NDArray[np.int32], record: PlanRecord
-) -> pa.Table:
+def _plan_table(frame: pa.Table, rows: NDArray[np.int64], rank: NDArray[np.int32], record: PlanRecord) -> pa.Table:
     stratum = frame["stratum"].to_numpy()[rows]
     eligible = frame["p_eligible"].to_numpy()[rows]
     share = record.first_look / np.maximum(record.frame_units, 1)

@@ -45,9 +45,7 @@ def _layout(population: int, draws: int) -> tuple[NDArray[np.int64], NDArray[np.
     return straddler, (straddler + 1) * draws - start
 
 
-def _taken_before(
-    straddler: NDArray[np.int64], jump: NDArray[np.int64], stay: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def _taken_before(straddler: NDArray[np.int64], jump: NDArray[np.int64], stay: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Whether the interval before took the straddler; without a loop.
 
     An interval that stays takes the next straddler only if it was pushed off its own, so its outcome either is

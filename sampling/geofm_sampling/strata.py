@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -63,9 +64,8 @@ class Strata:
     @classmethod
     def from_json(cls, text: str) -> Strata:
         """Inverse of :meth:`to_json`."""
-        values = {key: _frozen(value) for key, value in json.loads(text).items()}
-        climate = {key: _frozen(value) for key, value in values.pop("climate").items()}
-        return cls(climate=Climate(**climate), **values)
+        values = json.loads(text, object_hook=_with_tuples)
+        return cls(**{**values, "climate": Climate(**values["climate"])})
 
     @property
     def digest(self) -> str:
@@ -85,7 +85,7 @@ def fit_strata(
 
     Parameters
     ----------
-    clusters : climate clusters wanted, 1 to 99; fewer where the weather has fewer distinct values
+    clusters : climate clusters wanted, 1 to 99; fewer where the weather differs too little
     min_cells : classes with fewer cells are merged: the rare climates of a land-cover group into `group/rest`,
         and into `other` where those together are still too few
     groups : land-cover class code → group; another code becomes the group `class_<code>`
@@ -182,7 +182,7 @@ def _input_notes(draft: Strata, sizes: Mapping[tuple[str, int], int], clusters: 
         notes.append("No weather was given: strata know no climate, seasons are calendar quarters from December.")
     elif len(draft.climate.centroids) < clusters:
         found = len(draft.climate.centroids)
-        notes.append(f"The weather has only {found} distinct values: {found} climate clusters instead of {clusters}.")
+        notes.append(f"The weather differs too little for {clusters} climate clusters: {found} used.")
     total = sum(sizes.values())
     for what, number in (
         ("land cover", sum(size for (group, _), size in sizes.items() if group == UNKNOWN)),
@@ -193,17 +193,25 @@ def _input_notes(draft: Strata, sizes: Mapping[tuple[str, int], int], clusters: 
     return notes
 
 
-def _merge_notes(collapse: list[tuple[str, int, str]], sizes: Mapping[tuple[str, int], int], draft: Strata) -> list[str]:
+def _merge_notes(
+    collapse: list[tuple[str, int, str]], sizes: Mapping[tuple[str, int], int], draft: Strata
+) -> list[str]:
     """One sentence per pooled class."""
     notes = []
     for pooled in sorted({name for _, _, name in collapse if name == OTHER or name.endswith("/rest")}):
         members = [(group, climate) for group, climate, name in collapse if name == pooled]
         names = ", ".join(_class_name(group, climate, draft) for group, climate in members)
         cells = sum(sizes[member] for member in members)
-        notes.append(f"Classes with fewer than {draft.min_cells} cells were merged into {pooled}: {names} ({cells} cells).")
+        notes.append(
+            f"Classes with fewer than {draft.min_cells} cells were merged into {pooled}: {names} ({cells} cells)."
+        )
     return notes
 
 
-def _frozen(value: object) -> object:
-    """JSON lists as tuples, at every depth."""
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:
+    """A JSON record whose lists are tuples, at every depth."""
+
+    def frozen(value: Any) -> Any:
+        return tuple(frozen(item) for item in value) if isinstance(value, list) else value
+
+    return {key: frozen(value) for key, value in record.items()}

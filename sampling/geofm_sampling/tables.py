@@ -75,7 +75,7 @@ LOOK = TableContract(
         "clear": Column(type=pa.float32(), meaning="share of the cell's pixels that pass the mask rule"),
     },
 )
-"""Candidate dates of looked-at units, one row per (unit, granule); a granule whose Fmask cannot be read is absent."""
+"""Candidate dates of looked-at units, one row per (unit, granule); NaN shares where the Fmask could not be read."""
 
 RESPONSE = TableContract(
     name="response",

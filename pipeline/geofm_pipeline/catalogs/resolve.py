@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +14,6 @@ from geofm_pipeline.catalogs import geoparquet, itemcollection, stac_api, static
 from geofm_pipeline.catalogs.items import CatalogItem, is_url, item_from_json
 from geofm_pipeline.catalogs.rows import scene_table
 from geofm_pipeline.errors import ArchiveError, InputError
-from geofm_pipeline.progress import Progress
 from geofm_pipeline.region import Region
 from geofm_pipeline.years import Years
 
@@ -22,7 +21,9 @@ _TIMEOUT_S = (20.0, 120.0)
 _KINDS = "a STAC GeoParquet file or folder, an ItemCollection or static catalogue (.json), or the URL of a STAC API"
 
 
-def find_scenes(catalog: str, region: Region, years: Years, *, progress: Progress | None = None) -> pa.Table:
+def find_scenes(
+    catalog: str, region: Region, years: Years, *, progress: Callable[[str], None] | None = None
+) -> pa.Table:
     """SceneTable of the HLS v2.0 granules of a catalogue that touch the region in the years.
 
     Parameters
@@ -53,7 +54,7 @@ def find_scenes(catalog: str, region: Region, years: Years, *, progress: Progres
     return _from_json(_parsed(text, catalog), str(path.absolute()), region, years, progress)
 
 
-def _from_parquet(path: Path, region: Region, years: Years, progress: Progress | None) -> pa.Table:
+def _from_parquet(path: Path, region: Region, years: Years, progress: Callable[[str], None] | None) -> pa.Table:
     if not path.exists():
         raise InputError(f"catalogue {path} does not exist: give {_KINDS}")
     items = geoparquet.parquet_items(path, region=region, years=years)
@@ -69,7 +70,7 @@ def _from_parquet(path: Path, region: Region, years: Years, progress: Progress |
 
 
 def _from_json(
-    document: Mapping[str, object], base: str, region: Region, years: Years, progress: Progress | None
+    document: Mapping[str, object], base: str, region: Region, years: Years, progress: Callable[[str], None] | None
 ) -> pa.Table:
     match document.get("type"):
         case "FeatureCollection":
@@ -84,7 +85,7 @@ def _from_json(
     return scene_table(items, source=base, dialect=dialect, region=region, years=years, progress=progress)
 
 
-def _from_url(url: str, region: Region, years: Years, progress: Progress | None) -> pa.Table:
+def _from_url(url: str, region: Region, years: Years, progress: Callable[[str], None] | None) -> pa.Table:
     document = _parsed(_get(url), url)
     links = document.get("links")
     searchable = isinstance(links, list) and any(

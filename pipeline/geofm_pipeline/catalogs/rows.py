@@ -22,7 +22,6 @@ from geofm_pipeline.errors import InputError, NothingFoundError
 from geofm_pipeline.hls.bands import BANDS, FMASK, Sensor, band_file
 from geofm_pipeline.hls.granule import GranuleId
 from geofm_pipeline.lonlat import tile_polygon
-from geofm_pipeline.progress import Progress
 from geofm_pipeline.region import Region
 from geofm_pipeline.scenes import SCENES
 from geofm_pipeline.years import Years
@@ -58,7 +57,7 @@ def scene_table(
     region: Region,
     years: Years,
     known_extent: Callable[[], str] = str,
-    progress: Progress | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> pa.Table:
     """SceneTable of the items that are HLS v2.0 granules of the years and touch the region.
 
@@ -77,7 +76,7 @@ def scene_table(
     while batch := list(islice(iterator, _BATCH)):
         kept.append(_judge(batch, region, years, seen))
         if progress is not None and seen.counts["items"] // _SAY_EVERY != len(batch) // _SAY_EVERY:
-            progress.say(f"catalogue: {seen.counts['items']:,} items read, {seen.counts['kept']:,} kept")
+            progress(f"catalogue: {seen.counts['items']:,} items read, {seen.counts['kept']:,} kept")
     if not seen.counts["kept"]:
         raise NothingFoundError(_nothing(source, region, years, seen, known_extent()))
     summary = {"source": source, "dialect": dialect, **{name: seen.counts[name] for name in _COUNTS}}

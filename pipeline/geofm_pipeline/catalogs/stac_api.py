@@ -9,7 +9,7 @@ is filtered again locally.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 
 from pystac_client import Client
@@ -20,7 +20,6 @@ from urllib3.util.retry import Retry
 from geofm_pipeline.catalogs.items import CatalogItem, item_from_json, mapping
 from geofm_pipeline.errors import ArchiveError
 from geofm_pipeline.lonlat import Box
-from geofm_pipeline.progress import Progress
 from geofm_pipeline.region import Region
 from geofm_pipeline.years import Years
 
@@ -66,7 +65,9 @@ class StacApi:
         self._io = io
         self._found = self._known_collections()
 
-    def items(self, *, region: Region, years: Years, progress: Progress | None = None) -> Iterator[CatalogItem]:
+    def items(
+        self, *, region: Region, years: Years, progress: Callable[[str], None] | None = None
+    ) -> Iterator[CatalogItem]:
         """Items of the region's boxes and the years, a day more on either side; may repeat ids across boxes."""
         for box in region.boxes:
             for first, last in years.spans:
@@ -97,7 +98,7 @@ class StacApi:
         return found
 
     def _search(
-        self, box: Box, first: int, last: int, collection: str | None, progress: Progress | None
+        self, box: Box, first: int, last: int, collection: str | None, progress: Callable[[str], None] | None
     ) -> Iterator[CatalogItem]:
         search = self._client.search(
             method="GET",
@@ -118,7 +119,7 @@ class StacApi:
                     )
                 previous, received, matched = ids, received + len(features), _matched(page, matched)
                 if progress is not None:
-                    progress.say(f"catalogue: {received:,} of {matched if matched is not None else '?'} items")
+                    progress(f"catalogue: {received:,} of {matched if matched is not None else '?'} items")
                 yield from (item_from_json(feature, base=self.url) for feature in features)
         except (APIError, ValueError, KeyError) as error:
             raise _unreadable(self.url, error) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def read_whole(source: ByteSource, scene: SceneRef, band: str) -> tuple[BandFile
         if not scene.href(band):
             raise FetchError("the granule has no such asset")
         data = source.read_all(scene.href(band))
-    return _open(scene, band, lambda start, length: data[start : start + length]), data
+    return _open(scene, band, partial(_slice, data)), data
 
 
 def _open(scene: SceneRef, band: str, read: Callable[[int, int], bytes]) -> BandFile:
@@ -160,3 +161,20 @@ def _sparse_fill(file: BandFile, block: tuple[int, int]) -> int:
     if file.header.nodata is None:
         raise file.fault(f"the block is not stored and the file names no nodata value, must be {file.fill}", block)
     return file.fill
+
+
+def decode_whole(file: BandFile, data: bytes) -> NDArray[np.generic]:
+    """All pixels [height, width] of a band file from its bytes; errors as :func:`read_block`."""
+    header = file.header
+    rows, cols = header.offsets.shape
+    size_y, size_x = header.block_height, header.block_width
+    image = np.empty((rows * size_y, cols * size_x), dtype=header.dtype)
+    for row, col in np.ndindex(rows, cols):
+        start, length = header.span(row, col)
+        out = image[row * size_y : (row + 1) * size_y, col * size_x : (col + 1) * size_x]
+        put_block(file, (row, col), partial(_slice, data, start, length), out)
+    return image[: header.height, : header.width]
+
+
+def _slice(data: bytes, start: int, length: int) -> bytes:
+    return data[start : start + length]

@@ -73,9 +73,8 @@ class CogHeader:
     """[block rows, block columns], bytes of each block, 0 where it is not stored."""
 
     def span(self, block_row: int, block_col: int) -> tuple[int, int]:
-        """(byte offset, length) of a block; length 0 for a block that is not stored and so holds only nodata."""
-        start, length = int(self.offsets[block_row, block_col]), int(self.counts[block_row, block_col])
-        return (start, length) if start and length else (0, 0)
+        """(byte offset, length) of a block, (0, 0) for one that is not stored and so holds only nodata."""
+        return int(self.offsets[block_row, block_col]), int(self.counts[block_row, block_col])
 
 
 def is_html(data: bytes) -> bool:
@@ -184,6 +183,9 @@ def _build(ifd: _Ifd) -> CogHeader:
     if ifd.number(_SAMPLES, 1) != 1:
         raise HeaderError(f"{ifd.number(_SAMPLES)} samples per pixel: every HLS band is a file of its own")
     shape = (-(-height // block_height), -(-width // block_width))
+    offsets, counts = _table(ifd, _OFFSETS, shape), _table(ifd, _COUNTS, shape)
+    if np.any((offsets == 0) != (counts == 0)):
+        raise HeaderError("the file is damaged: a block has an offset without a length, or a length without an offset")
     scale, tie = ifd.values(_PIXEL_SCALE), ifd.values(_TIE_POINT)
     return CogHeader(
         width=width,
@@ -196,8 +198,8 @@ def _build(ifd: _Ifd) -> CogHeader:
         nodata=_nodata(ifd),
         pixel_scale=None if scale is None or scale.size < 2 else (float(scale[0]), float(scale[1])),
         origin=None if tie is None or scale is None or tie.size < 6 else _origin(tie, scale),
-        offsets=_table(ifd, _OFFSETS, shape),
-        counts=_table(ifd, _COUNTS, shape),
+        offsets=offsets,
+        counts=counts,
     )
 
 

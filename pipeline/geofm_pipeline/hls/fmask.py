@@ -37,24 +37,59 @@ def clear(fmask: NDArray[np.uint8], rule: MaskRule = DEFAULT_RULE) -> NDArray[np
     return _clear_table(rule)[fmask]
 
 
+def code_counts(fmask: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How many pixels have each of the 256 codes, shape (256,)."""
+    return np.bincount(fmask.ravel(), minlength=256)
+
+
 def cloud_cover(fmask: NDArray[np.uint8]) -> int | None:
     """NASA's `cloud_coverage` tag: round(100 × (cloud or shadow) / valid), adjacency not counted; None without data."""
-    counts = np.bincount(fmask.ravel(), minlength=256)
-    valid = int(counts[:FILL].sum())
-    codes = np.arange(256)
-    cloudy = int(counts[(codes != FILL) & (codes & (1 << BITS["cloud"] | 1 << BITS["shadow"]) != 0)].sum())
-    return round(100 * cloudy / valid) if valid else None
+    return cloud_cover_of(code_counts(fmask))
 
 
 def spatial_coverage(fmask: NDArray[np.uint8]) -> int:
     """NASA's `spatial_coverage` tag: percent of the tile that has data."""
-    return round(100 * float((fmask != FILL).mean()))
+    return spatial_coverage_of(code_counts(fmask))
 
 
 def impossible_share(fmask: NDArray[np.uint8]) -> float:
     """Share of data pixels whose code v2.0 never writes (cirrus bit set): the mark of an interpolated Fmask."""
-    data = fmask[fmask != FILL]
-    return float((data & 1 == 1).mean()) if data.size else 0.0
+    return impossible_share_of(code_counts(fmask))
+
+
+def cloud_cover_of(counts: NDArray[np.int64]) -> int | None:
+    """:func:`cloud_cover` of code counts (256,)."""
+    valid = int(counts[:FILL].sum())
+    cloudy = int(counts[_with_bit("cloud") | _with_bit("shadow")].sum())
+    return round(100 * cloudy / valid) if valid else None
+
+
+def spatial_coverage_of(counts: NDArray[np.int64]) -> int:
+    """:func:`spatial_coverage` of code counts (256,)."""
+    return round(100 * float(counts[:FILL].sum() / counts.sum()))
+
+
+def impossible_share_of(counts: NDArray[np.int64]) -> float:
+    """:func:`impossible_share` of code counts (256,)."""
+    valid = int(counts[:FILL].sum())
+    return float(counts[_with_bit("cirrus")].sum()) / valid if valid else 0.0
+
+
+def flag_counts(counts: NDArray[np.int64], rule: MaskRule = DEFAULT_RULE) -> dict[str, NDArray[np.int64]]:
+    """Pixels with data, clear ones, and those with the snow and the water bit, from code counts (…, 256)."""
+    flags = {
+        "data": np.arange(256) != FILL,
+        "clear": _clear_table(rule),
+        "snow": _with_bit("snow"),
+        "water": _with_bit("water"),
+    }
+    return {name: counts[..., codes].sum(axis=-1) for name, codes in flags.items()}
+
+
+def _with_bit(name: str) -> NDArray[np.bool_]:
+    """Which data codes have the bit, shape (256,)."""
+    codes = np.arange(256)
+    return np.asarray((codes != FILL) & (codes & (1 << BITS[name]) != 0))
 
 
 def _clear_table(rule: MaskRule) -> NDArray[np.bool_]:

@@ -152,7 +152,7 @@ def _assemble(
         for number, level in enumerate(levels):
             entries = _level_tags(level, dtype, offsets[number], fill, overview=number > 0)
             if number == 0:
-                entries += _geo_tags(grid) + [_metadata_tag(tags, scale)]
+                entries += [*_geo_tags(grid), _metadata_tag(tags, scale)]
             directory = _directory(entries, position, last=number == len(levels) - 1)
             parts.append(directory)
             position += len(directory)

@@ -95,6 +95,32 @@ def smooth(seed: int, purpose: str, window: Window, spacing: int) -> Field:
     return _interpolate(np.ascontiguousarray(across.T), row_base - row_base[0], row_weights)
 
 
+def at_points(
+    seed: int, purpose: str, zone: int, rows: NDArray[np.float64], cols: NDArray[np.float64], spacing: int
+) -> Field:
+    """The same noise as :func:`smooth` at any positions (fractions of pixels allowed), shape of `rows`."""
+    key = stream_key(seed, f"{purpose}/{spacing}")
+    row_base, row_weights = _taps(rows, spacing)
+    col_base, col_weights = _taps(cols, spacing)
+    first_row, first_col = int(row_base.min()), int(col_base.min())
+    knots = lattice_uniform(
+        key,
+        zone,
+        np.arange(first_row, row_base.max() + 4)[:, None],
+        np.arange(first_col, col_base.max() + 4)[None, :],
+    )
+    knots = (knots - np.float32(0.5)) * np.float32(12**0.5 / _SPLINE_STD)
+    flat, width = knots.ravel(), knots.shape[1]
+    corner = (row_base - first_row) * width + (col_base - first_col)
+    total = np.zeros(rows.shape, dtype=np.float32)
+    for down in range(4):
+        across = np.zeros(rows.shape, dtype=np.float32)
+        for right in range(4):
+            across += flat[corner + (down * width + right)] * col_weights[right]
+        total += across * row_weights[down]
+    return total
+
+
 def fractal(
     seed: int, purpose: str, window: Window, *, coarsest: int, finest: int = 1, roughness: float = 0.5
 ) -> Field:
@@ -109,9 +135,9 @@ def fractal(
     return total * np.float32(power**-0.5)
 
 
-def _taps(positions: NDArray[np.int64], spacing: int) -> tuple[NDArray[np.int64], Field]:
-    """First knot of each position and its four cubic B-spline weights, shapes (n,) and (4, n)."""
-    base = positions // spacing
+def _taps(positions: NDArray[np.int64] | NDArray[np.float64], spacing: int) -> tuple[NDArray[np.int64], Field]:
+    """First knot of each position and its four cubic B-spline weights, shapes of `positions` and (4, …)."""
+    base = np.floor_divide(positions, spacing).astype(np.int64)
     t = ((positions - base * spacing).astype(np.float32) + np.float32(0.5)) / np.float32(spacing)
     one = np.float32(1)
     weights = np.stack(

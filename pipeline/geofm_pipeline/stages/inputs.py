@@ -35,8 +35,8 @@ def resolve_inputs(config: SampleConfig, progress: Progress) -> Inputs:
     region = parse_region(config.region)
     if config.catalog is None:
         raise InputError(
-            f"--region {config.region} needs --catalog: name a STAC catalogue, ItemCollection or STAC GeoParquet of HLS "
-            "granules (path or URL) or a STAC API URL; only `--region demo` has an archive of its own"
+            f"--region {config.region} needs --catalog: name a STAC catalogue, ItemCollection or STAC GeoParquet of "
+            "HLS granules (path or URL) or a STAC API URL; only `--region demo` has an archive of its own"
         )
     return Inputs(
         region=region, years=years, catalog=config.catalog, land_cover=config.land_cover, weather=config.weather

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from geofm_pipeline.progress import Progress
 from geofm_pipeline.stages.inputs import Inputs
 from geofm_pipeline.workspace import Workspace, commit_table, committed, file_digest, write_parquet, write_text
 from geofm_pipeline.years import Years
-from geofm_sampling import Design, build_frame, draw_master, fit_strata, plan_strata
+from geofm_sampling import Design, PlanRecord, build_frame, draw_master, fit_strata, plan_record
 from geofm_sampling.tables import FRAME, LAND_COVER_PREFIX, PLAN, WEATHER_PREFIX
 
 EMPTY_GROUND = 0.0
@@ -62,8 +63,9 @@ def make_plan(
         digest = _plan_anew(space, inputs, design, scenes, progress, card)
     plan = PLAN.check(pq.read_table(space.plan))
     assert _frame_digest(space) == _metadata(plan, "geofm_frame"), "the frame changed after the plan was committed"
-    columns = [*FRAME.columns]
-    return Planned(frame=FRAME.check(pq.read_table(space.frame, columns=columns)), plan=plan, digest=digest)
+    parts = [str(part) for part in sorted(space.frame.glob("*.parquet"))]  # by tile name, hence by unit
+    frame = pq.read_table(parts, columns=[*FRAME.columns])
+    return Planned(frame=FRAME.check(frame), plan=plan, digest=digest)
 
 
 def _plan_anew(
@@ -76,7 +78,7 @@ def _plan_anew(
         progress.say(f"plan: {note}")
     frame = build_frame(cells, strata, years=design.years, chip_size=design.chip_size)
     del cells
-    plan = draw_master(frame, design, strata=strata)
+    plan = draw_master(frame, design)
     _write_frame(space, frame)
     write_text(space.frame / "strata.json", strata.to_json() + "\n")
     digest = commit_table(space, space.plan, _with_metadata(plan, "geofm_frame", _frame_digest(space)))
@@ -93,7 +95,7 @@ def _cells(inputs: Inputs, design: Design, scenes: pa.Table, progress: Progress,
             f"no cell of {design.chip_size} pixels has its centre in region {inputs.region.name} and in a tile of the "
             "catalogue; widen the region"
         )
-    cells, facts = owned.table, {"region": inputs.region.name, "bbox": list(inputs.region.geometry.bounds)}
+    cells = owned.table
     notes: dict[str, str | None] = {"land_cover_note": None, "weather_note": None}
     if inputs.land_cover is not None:
         progress.say(f"plan: land cover of {cells.num_rows:,} cells from {inputs.land_cover}")
@@ -106,10 +108,20 @@ def _cells(inputs: Inputs, design: Design, scenes: pa.Table, progress: Progress,
     for note in filter(None, notes.values()):
         card.say(note)
     kept = _with_ground(cells)
-    facts |= {"years": list(inputs.years.years), "catalog": inputs.catalog, **notes}
-    card.set("inputs", {**facts, "land_cover": inputs.land_cover, "weather": inputs.weather})
+    card.set("inputs", {**_input_facts(inputs), **notes})
     card.set("frame", {**owned.report.as_dict(), "out_of_frame_cells": cells.num_rows - kept.num_rows})
     return kept
+
+
+def _input_facts(inputs: Inputs) -> dict[str, object]:
+    return {
+        "region": inputs.region.name,
+        "bbox": list(inputs.region.geometry.bounds),
+        "years": list(inputs.years.years),
+        "catalog": inputs.catalog,
+        "land_cover": inputs.land_cover,
+        "weather": inputs.weather,
+    }
 
 
 def _with_ground(cells: pa.Table) -> pa.Table:
@@ -138,35 +150,44 @@ def _write_frame(space: Workspace, frame: pa.Table) -> None:
 
 
 def _frame_digest(space: Workspace) -> str:
-    parts = sorted(space.frame.glob("*.parquet")) + [space.frame / "strata.json"]
+    parts = [*sorted(space.frame.glob("*.parquet")), space.frame / "strata.json"]
     lines = "\n".join(f"{part.name} {file_digest(part)}" for part in parts)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _metadata(table: pa.Table, key: str) -> str:
-    return (table.schema.metadata or {}).get(key.encode(), b"").decode()
+    metadata: dict[bytes, bytes] = table.schema.metadata or {}
+    return metadata.get(key.encode(), b"").decode()
 
 
 def _with_metadata(table: pa.Table, key: str, value: str) -> pa.Table:
     return table.replace_schema_metadata({**(table.schema.metadata or {}), key.encode(): value.encode()})
 
 
-def _note_plan(
-    card: Card, progress: Progress, frame: pa.Table, plan: pa.Table, design: Design, digest: str
-) -> None:
-    strata = plan_strata(plan)
-    before = card.get("frame")
+def _note_plan(card: Card, progress: Progress, frame: pa.Table, plan: pa.Table, design: Design, digest: str) -> None:
+    record = plan_record(plan)
     seasons = pc.value_counts(frame["season"]).to_pylist()
     facts = {
         "units": frame.num_rows,
-        "area_km2": round(float(pc.sum(frame["area_km2"]).as_py()) / max(1, len(pc.unique(frame["season_start"]))), 1),
         "seasons": {str(entry["values"]): entry["counts"] for entry in seasons},
-        "strata": len(strata),
+        "strata": int((record.frame_units > 0).sum()),
         "covariates": [n for n in frame.column_names if n.startswith((LAND_COVER_PREFIX, WEATHER_PREFIX))],
     }
-    card.set("frame", {**(before if isinstance(before, dict) else {}), **facts})
-    card.set("plan", {"digest": digest, "design": design.as_dict(), "strata": strata})
+    card.set("frame", {**card.section("frame"), **facts})
+    card.set("plan", {"digest": digest, "design": json.loads(design.to_json()), "strata": _strata_rows(record)})
+    for note in record.notes:
+        card.say(note)
     progress.say(
-        f"plan: {frame.num_rows:,} units in {len(strata)} strata, {plan.num_rows:,} ranked, "
+        f"plan: {frame.num_rows:,} units in {facts['strata']} strata, {plan.num_rows:,} ranked, "
         f"{pc.sum(plan['first_look']).as_py():,} in the first look"
     )
+
+
+def _strata_rows(record: PlanRecord) -> list[dict[str, object]]:
+    return [
+        {"stratum": h, "name": name, "N": int(size), "M": int(master), "n1": int(first), "n": int(target)}
+        for h, (name, size, master, first, target) in enumerate(
+            zip(record.names, record.frame_units, record.master_units, record.first_look, record.target, strict=True)
+        )
+        if size
+    ]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from geofm_pipeline.chips import ChipRequest
 from geofm_pipeline.cluster import Runner
 from geofm_pipeline.cog.reader import BlockChipReader
-from geofm_pipeline.hls.bands import BANDS, FMASK, band_file
 from geofm_pipeline.progress import Progress
-from geofm_pipeline.scenes import SceneRef, asset_href
-from geofm_pipeline.store import GroupResult, StoreSpec, pending_groups, write_group
+from geofm_pipeline.scenes import scene_refs
+from geofm_pipeline.store import GroupResult, RowRequest, StoreSpec, pending_groups, write_group
+from geofm_pipeline.store.order import clusters
 from geofm_sampling.unit import unpack_units
 
 READ_THREADS = 2
@@ -30,14 +32,20 @@ class WriteTask:
     parts: Path
     scratch: Path
     group: int
-    requests: Sequence[tuple[int, ChipRequest]]
-    """(global index, request) of every sample of the group."""
+    requests: Sequence[RowRequest]
+    """Every sample of the group, in the order in which to read them."""
 
 
 def write_task(task: WriteTask) -> GroupResult:
     """Read, encode and commit one group; running it twice writes the same bytes."""
     return write_group(
-        task.store, task.spec, task.parts, task.scratch, task.group, task.requests, BlockChipReader(threads=READ_THREADS)
+        task.store,
+        task.spec,
+        task.parts,
+        task.scratch,
+        task.group,
+        task.requests,
+        BlockChipReader(threads=READ_THREADS),
     )
 
 
@@ -51,7 +59,6 @@ def write(
 ) -> None:
     """Write every group that is not written yet; `requests` are in order of the global index."""
     parts, scratch = work / "parts", work / "scratch"
-    size = spec.shard_size * spec.group_shards
     tasks = [
         WriteTask(
             store=store,
@@ -59,7 +66,7 @@ def write(
             parts=parts,
             scratch=scratch,
             group=group,
-            requests=list(enumerate(requests))[group * size : (group + 1) * size],
+            requests=_in_reading_order([(index, requests[index]) for index in spec.group_rows(group)]),
         )
         for group in pending_groups(store, spec, parts)
     ]
@@ -67,37 +74,27 @@ def write(
     if missing < len(requests):
         progress.say(f"write: {len(requests) - missing:,} of {len(requests):,} chips are written already")
     results = runner.run(write_task, tasks)
-    for _ in progress.count(results, total=missing, label="write", unit="chips", size=lambda r: len(tasks[r[0]].requests)):
+    counted = progress.count(
+        results, total=missing, label="write", unit="chips", size=lambda done: len(tasks[done[0]].requests)
+    )
+    for _ in counted:
         pass
 
 
-def scene_refs(scenes: pa.Table) -> Mapping[str, SceneRef]:
-    """Granule id → SceneRef of every row; equal objects are shared, so a group of chips pickles small."""
-    days = scenes["time"].cast(pa.date32()).cast(pa.int32()).to_pylist()
-    columns = (scenes[name].to_pylist() for name in ("granule_id", "sensor", "href_template", "hrefs", "missing"))
-    return {
-        granule: _scene_ref(granule, sensor, day, template, dict(hrefs or ()), missing or [])
-        for day, granule, sensor, template, hrefs, missing in zip(days, *columns, strict=True)
-    }
+def _in_reading_order(rows: Sequence[tuple[int, ChipRequest]]) -> list[RowRequest]:
+    """Chips of one (tile, season) cluster together, so that the files they share are opened once."""
+    units = np.array([request.unit for _, request in rows], dtype=np.uint64)
+    order = np.lexsort((units, clusters(units)))
+    return [RowRequest(index=rows[place][0], chip=rows[place][1]) for place in order]
 
 
-def _scene_ref(
-    granule: str, sensor: str, day: int, template: str, overrides: dict[str, str], missing: list[str]
-) -> SceneRef:
-    known = "L30" if sensor == "L30" else "S30"
+def chip_requests(drawn: pa.Table, scenes: pa.Table) -> list[ChipRequest]:
+    """Requests of drawn RESPONSE rows, which are in order of (shard, row).
 
-    def href(band: str) -> str:
-        if band_file(known, band) in missing:
-            return ""
-        return asset_href(granule_id=granule, sensor=known, band=band, template=template, overrides=overrides)
-
-    return SceneRef(
-        granule_id=granule, sensor=known, date=day, bands=tuple(href(band) for band in BANDS), fmask=href(FMASK)
-    )
-
-
-def chip_requests(drawn: pa.Table, scenes: Mapping[str, SceneRef]) -> list[ChipRequest]:
-    """Requests of drawn RESPONSE rows, which are in order of (shard, row)."""
+    Chips share the SceneRef of a granule, so that a group of them pickles small.
+    """
+    used = pa.array(sorted(set(drawn["granules"].combine_chunks().flatten().to_pylist())))
+    known = {ref.granule_id: ref for ref in scene_refs(scenes.filter(pc.is_in(scenes["granule_id"], used)))}
     units = drawn["unit"].to_numpy()
     fields = unpack_units(units)
     return [
@@ -107,10 +104,15 @@ def chip_requests(drawn: pa.Table, scenes: Mapping[str, SceneRef]) -> list[ChipR
             row_off=int(row * size),
             col_off=int(col * size),
             size=int(size),
-            scenes=tuple(scenes[granule] for granule in granules),
+            scenes=tuple(known[granule] for granule in granules),
         )
         for unit, tile, size, row, col, granules in zip(
-            units, fields.tile, fields.chip_size, fields.cell_row, fields.cell_col, drawn["granules"].to_pylist(),
+            units,
+            fields.tile,
+            fields.chip_size,
+            fields.cell_row,
+            fields.cell_col,
+            drawn["granules"].to_pylist(),
             strict=True,
         )
     ]

@@ -12,7 +12,7 @@ import struct
 
 import google_crc32c
 import numpy as np
-from numcodecs import blosc
+from numcodecs import blosc  # pyright: ignore[reportAttributeAccessIssue]  # a compiled module without types
 from numpy.typing import NDArray
 
 from geofm_pipeline.store.layout import NO_CHUNK, ArrayLayout

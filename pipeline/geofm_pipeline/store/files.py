@@ -56,7 +56,7 @@ def replacing(target: Path, temp_dir: Path) -> Iterator[int]:
         try:
             yield fd
             os.fsync(fd)
-            os.rename(temp, target)
+            temp.rename(target)
         except BaseException:
             with suppress(FileNotFoundError):
                 temp.unlink()

@@ -248,7 +248,7 @@ def root_attributes(spec: StoreSpec) -> JsonObject:
         "band_files": names,
         "scale": hls.SCALE,
         "fill": hls.FILL,
-        "sensors": dict(hls.SENSOR_CODE),
+        "sensors": {str(sensor): code for sensor, code in hls.SENSOR_CODE.items()},
         "splits": {**SPLITS, "tombstone": TOMBSTONE},
         "shard_size": spec.shard_size,
         "group_shards": spec.group_shards,

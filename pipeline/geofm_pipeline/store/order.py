@@ -76,7 +76,7 @@ def _main_stratum(cluster: NDArray[np.int64], strata: NDArray[np.int32], n: int)
     pairs, count = np.unique(np.stack([cluster, strata.astype(np.int64)]), axis=1, return_counts=True)
     ranked = np.lexsort((pairs[1], -count, pairs[0]))
     first = ranked[np.searchsorted(pairs[0][ranked], np.arange(n))]
-    return pairs[1][first].astype(np.int32)
+    return np.asarray(pairs[1][first], dtype=np.int32)
 
 
 def _spread(

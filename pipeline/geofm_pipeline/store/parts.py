@@ -142,4 +142,10 @@ def _from_body(body: dict[str, Any]) -> GroupResult:
 
 
 def _sums(entry: dict[str, Any]) -> BandSums:
-    return BandSums(**{name: value if name == "samples" else tuple(value) for name, value in entry.items()})
+    return BandSums(
+        samples=entry["samples"],
+        count=tuple(entry["count"]),
+        total=tuple(entry["total"]),
+        squares=tuple(entry["squares"]),
+        nonpositive=tuple(entry["nonpositive"]),
+    )

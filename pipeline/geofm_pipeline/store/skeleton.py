@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 from geofm_pipeline.errors import OutputConflictError, StoreDamagedError
+from geofm_pipeline.hls.fmask import MaskRule
 from geofm_pipeline.store.files import disk_errors, sync_folder
 from geofm_pipeline.store.layout import (
     KEY,
@@ -23,6 +24,12 @@ from geofm_pipeline.store.layout import (
     store_layouts,
 )
 from geofm_pipeline.store.spec import SCHEMA_VERSION, StoreSpec
+
+_SAME_NAME = (
+    *("timesteps", "height", "width", "seed", "shard_size", "group_shards", "profile", "wave", "min_clear"),
+    "provenance",
+)
+"""Root attributes that carry a field of the spec under its own name."""
 
 
 def create(path: Path, spec: StoreSpec) -> None:
@@ -70,6 +77,24 @@ def read_root(path: Path) -> JsonObject:
     return attributes
 
 
+def spec_of(attributes: JsonObject) -> StoreSpec:
+    """The spec a store was made of, from its root attributes; raises StoreDamagedError when they do not hold one."""
+    try:
+        fields = {name: attributes[name] for name in _SAME_NAME}
+        spec = StoreSpec(
+            n=attributes["samples"],  # type: ignore[arg-type]
+            bands=tuple(attributes["bands"]),  # type: ignore[arg-type]
+            mask_rule=MaskRule(bits=tuple(attributes["valid_pixel"]["bits"])),  # type: ignore[index,call-overload,arg-type]
+            **fields,  # type: ignore[arg-type]
+        )
+        intact = spec.digest == attributes["spec_digest"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreDamagedError(f"the root attributes hold no valid spec ({error!r}): restore {ROOT}") from None
+    if not intact:
+        raise StoreDamagedError(f"the root attributes do not give their own spec_digest: restore {ROOT}")
+    return spec
+
+
 def check_store(path: Path, spec: StoreSpec) -> JsonObject:
     """The root attributes of the store at `path`, which must be the store of `spec`; else OutputConflictError."""
     attributes = read_root(path)
@@ -85,10 +110,12 @@ def check_store(path: Path, spec: StoreSpec) -> JsonObject:
 
 def _other_store(path: Path, spec: StoreSpec, attributes: JsonObject) -> str:
     there = attributes.get("provenance")
+    old = {key: str(value) for key, value in there.items()} if isinstance(there, dict) else {}
+    new = dict(spec.provenance)
     named = [
-        f"{key} {there.get(key)} there, {spec.provenance.get(key)} here"
-        for key in sorted({*(there if isinstance(there, dict) else {}), *spec.provenance})
-        if isinstance(there, dict) and there.get(key) != spec.provenance.get(key)
+        f"{key} {old.get(key)} there, {new.get(key)} here"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
     ]
     return (
         f"{path} holds another store: spec digest {attributes.get('spec_digest')} there, {spec.digest} here"

@@ -63,7 +63,7 @@ class BandSums:
 
 def valid_pixels(image: NDArray[np.int16], fmask: NDArray[np.uint8], rule: MaskRule) -> NDArray[np.bool_]:
     """True where a pixel is valid, [T, H, W], of image [T, B, H, W] and fmask [T, H, W]."""
-    valid = (fmask != FMASK_FILL) & ((fmask & np.uint8(rule.byte)) == 0)
+    valid: NDArray[np.bool_] = (fmask != FMASK_FILL) & ((fmask & np.uint8(rule.byte)) == 0)
     for band in range(image.shape[1]):
         valid &= image[:, band] != FILL
     return valid

@@ -1,0 +1,255 @@
+"""What docs/store.md promises, as checks: every function raises StoreError where a store differs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import google_crc32c
+
+from geofm_model.errors import StoreError
+from geofm_model.sample import BandStatistics, PixelRule
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+JsonObject: TypeAlias = dict[str, Json]
+
+SCHEMA_VERSION = 1
+NO_CHUNK = 2**64 - 1
+"""Offset and length of a chunk that is all fill and therefore not stored."""
+ROW_CHUNK = 65536
+REMEDY = "run `geofm-sample verify` on it, then restore the file from a copy or write the store again"
+
+_LITTLE: JsonObject = {"name": "bytes", "configuration": {"endian": "little"}}
+_BYTE: JsonObject = {"name": "bytes"}
+_CRC: JsonObject = {"name": "crc32c"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """The root attributes that a reader needs."""
+
+    samples: int
+    """N, tombstones included."""
+    timesteps: int
+    height: int
+    width: int
+    bands: tuple[str, ...]
+    """Canonical names of axis B."""
+    shard_size: int
+    profile: str
+    rule: PixelRule
+    statistics: Mapping[str, Mapping[str, BandStatistics]]
+    """By split name and band."""
+    manifest: JsonObject
+    """Size and checksum of the manifest's document."""
+    digest: str
+    """SHA-256 of the sealed root document, the name of this store's content."""
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-self.samples // self.shard_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayRule:
+    """What one array must be."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+    """Shape of a stored object."""
+    fill: Json
+    codecs: tuple[JsonObject, ...]
+
+
+def read_header(path: Path) -> Header:
+    """Parse and check the root document of a sealed store."""
+    data, document = _document(path / "zarr.json")
+    attributes = _geofm(document, path)
+    version = attributes.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} has store schema {version!r}, this reader knows {SCHEMA_VERSION}: install the geofm-model that does"
+        )
+    if attributes.get("complete") is not True:
+        raise StoreError(f"{path} is not sealed: its writer was interrupted; repeat the geofm-sample command")
+    if not _signed(data, document):
+        raise StoreError(f"{path / 'zarr.json'} does not match its own digest: it was changed; {REMEDY}")
+    try:
+        return _header(attributes)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path / 'zarr.json'} lacks what a store must say ({error!r}); {REMEDY}") from None
+
+
+def read_manifest(path: Path, header: Header) -> dict[str, JsonObject]:
+    """Size and checksum of every small file, after checking each of them."""
+    name = "manifest/zarr.json"
+    check_file(path, name, header.manifest)
+    _, document = _document(path / name)
+    files = cast("dict[str, JsonObject]", _geofm(document, path / "manifest").get("files"))
+    for file, facts in files.items():
+        check_file(path, file, facts)
+    return files
+
+
+def check_file(path: Path, name: str, facts: JsonObject) -> None:
+    """Raise unless a small file has the size and CRC-32C the manifest says."""
+    try:
+        data = (path / name).read_bytes()
+    except FileNotFoundError:
+        raise StoreError(f"{path / name} is missing; {REMEDY}") from None
+    if len(data) != facts.get("bytes") or f"{google_crc32c.value(data):08x}" != facts.get("crc32c"):
+        raise StoreError(f"{path / name} was changed: size or checksum is not the manifest's; {REMEDY}")
+
+
+def array_rules(header: Header) -> dict[str, ArrayRule]:
+    """What every array of a store must be, by path."""
+    n, t, b, h, w = header.samples, header.timesteps, len(header.bands), header.height, header.width
+    return {
+        "image": _sharded(header, "int16", (t, b, h, w), -9999, _image_blosc(header.profile)),
+        "fmask": _sharded(header, "uint8", (t, h, w), 255, _blosc("lz4", 5, "shuffle", 1)),
+        "lon": _plain("float64", (n,), "NaN"),
+        "lat": _plain("float64", (n,), "NaN"),
+        "date": _plain("int32", (n, t), -1),
+        "sensor": _plain("int8", (n, t), -1),
+        "stratum": _plain("int32", (n,), -1),
+        "split": _plain("int8", (n,), -1),
+        "unit": _plain("uint64", (n,), NO_CHUNK),
+        "manifest/image_shards": _plain("uint64", (header.shards, 3), NO_CHUNK),
+        "manifest/fmask_shards": _plain("uint64", (header.shards, 3), NO_CHUNK),
+        "manifest/image_index": _plain("uint64", (n, 2), NO_CHUNK),
+        "manifest/fmask_index": _plain("uint64", (n, 2), NO_CHUNK),
+    }
+
+
+def check_array(path: Path, name: str, rule: ArrayRule) -> None:
+    """Raise unless an array's document says exactly what the contract says."""
+    _, document = _document(path / name / "zarr.json")
+    wanted: JsonObject = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "data_type": rule.dtype,
+        "shape": list(rule.shape),
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(rule.chunk)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": rule.fill,
+        "codecs": list(rule.codecs),
+    }
+    for key, value in wanted.items():
+        if document.get(key) != value:
+            raise StoreError(f"array {name} of {path} has {key} {document.get(key)}, must be {value}; {REMEDY}")
+
+
+def chunk_name(array: str, chunk: int, ndim: int) -> str:
+    """Path of a stored object inside the store, e.g. `image/c.12.0.0.0.0`."""
+    return f"{array}/c.{chunk}" + ".0" * (ndim - 1)
+
+
+def _sharded(header: Header, dtype: str, sample: tuple[int, ...], fill: int, blosc: JsonObject) -> ArrayRule:
+    inner: list[Json] = [_BYTE if dtype == "uint8" else _LITTLE, blosc, _CRC]
+    configuration: JsonObject = {
+        "chunk_shape": [1, *sample],
+        "codecs": inner,
+        "index_codecs": [_LITTLE, _CRC],
+        "index_location": "end",
+    }
+    return ArrayRule(
+        dtype=dtype,
+        shape=(header.samples, *sample),
+        chunk=(header.shard_size, *sample),
+        fill=fill,
+        codecs=({"name": "sharding_indexed", "configuration": configuration},),
+    )
+
+
+def _plain(dtype: str, shape: tuple[int, ...], fill: Json) -> ArrayRule:
+    size = {"float64": 8, "int32": 4, "int8": 1, "uint64": 8}[dtype]
+    first = _BYTE if size == 1 else _LITTLE
+    chunk = (min(ROW_CHUNK, shape[0]), *shape[1:])
+    return ArrayRule(
+        dtype=dtype, shape=shape, chunk=chunk, fill=fill, codecs=(first, _blosc("zstd", 1, "shuffle", size), _CRC)
+    )
+
+
+def _image_blosc(profile: str) -> JsonObject:
+    cname, level = {"zstd": ("zstd", 1), "local": ("lz4", 5)}[profile]
+    return _blosc(cname, level, "bitshuffle", 2, 524_288)
+
+
+def _blosc(cname: str, clevel: int, shuffle: str, typesize: int, blocksize: int = 0) -> JsonObject:
+    configuration: JsonObject = {
+        "typesize": typesize,
+        "cname": cname,
+        "clevel": clevel,
+        "shuffle": shuffle,
+        "blocksize": blocksize,
+    }
+    return {"name": "blosc", "configuration": configuration}
+
+
+def _document(file: Path) -> tuple[bytes, JsonObject]:
+    try:
+        data = file.read_bytes()
+        document = json.loads(data)
+    except FileNotFoundError:
+        raise StoreError(f"{file} does not exist: give the path of a store, such as OUT/store.zarr") from None
+    except ValueError as error:
+        raise StoreError(f"{file} is not JSON ({error}); {REMEDY}") from None
+    if not isinstance(document, dict):
+        raise StoreError(f"{file} is not a Zarr v3 document; {REMEDY}")
+    return data, document
+
+
+def _geofm(document: JsonObject, path: Path) -> JsonObject:
+    attributes = document.get("attributes")
+    ours = attributes.get("geofm") if isinstance(attributes, dict) else None
+    if document.get("zarr_format") != 3 or document.get("node_type") != "group" or not isinstance(ours, dict):
+        raise StoreError(f"{path} is not a geofm store: its zarr.json is no Zarr v3 group with a `geofm` attribute")
+    return ours
+
+
+def _signed(data: bytes, document: JsonObject) -> bool:
+    """Whether the root document's digest is the SHA-256 of its bytes with the digest left empty."""
+    digest = cast("dict[str, JsonObject]", document["attributes"])["geofm"].get("digest")
+    if not isinstance(digest, str) or data.count(digest.encode()) != 1 or len(digest) != 64:
+        return False
+    return sha256(data.replace(digest.encode(), b"")).hexdigest() == digest
+
+
+def _header(attributes: JsonObject) -> Header:
+    a = cast("dict[str, int]", attributes)
+    rule = cast("dict[str, int]", attributes["valid_pixel"])
+    profile = str(attributes["profile"])
+    if profile not in ("zstd", "local"):
+        raise ValueError(f"profile {profile!r}")
+    return Header(
+        samples=a["samples"],
+        timesteps=a["timesteps"],
+        height=a["height"],
+        width=a["width"],
+        bands=tuple(cast("list[str]", attributes["bands"])),
+        shard_size=a["shard_size"],
+        profile=profile,
+        rule=PixelRule(fill=rule["fill"], fmask_fill=rule["fmask_fill"], byte=rule["byte"]),
+        statistics=_statistics(cast("dict[str, dict[str, dict[str, dict[str, str]]]]", attributes["statistics"])),
+        manifest=cast("JsonObject", attributes["manifest"]),
+        digest=str(attributes["digest"]),
+    )
+
+
+def _statistics(
+    splits: Mapping[str, Mapping[str, Mapping[str, Mapping[str, str]]]],
+) -> dict[str, dict[str, BandStatistics]]:
+    return {
+        split: {band: _band_statistics(sums) for band, sums in entry["bands"].items()}
+        for split, entry in splits.items()
+    }
+
+
+def _band_statistics(sums: Mapping[str, str]) -> BandStatistics:
+    return BandStatistics(count=int(sums["count"]), sum=int(sums["sum"]), sum_of_squares=int(sums["sum_of_squares"]))

@@ -1,0 +1,254 @@
+"""Which variable of a weather file is temperature or precipitation, in which unit, and which month each step is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from geofm_pipeline.covariates.gridded import axis_name
+from geofm_pipeline.errors import InputError
+
+OPTION = "--weather"
+MONTH_DAYS = (31.0, 28.25, 31.0, 30.0, 31.0, 30.0, 31.0, 31.0, 30.0, 31.0, 30.0, 31.0)
+
+_STANDARD = {
+    "temperature": ("air_temperature", "surface_air_temperature", "surface_temperature"),
+    "precipitation": (
+        "precipitation_amount",
+        "precipitation_flux",
+        "lwe_precipitation_rate",
+        "lwe_thickness_of_precipitation_amount",
+        "rainfall_amount",
+        "rainfall_flux",
+    ),
+}
+_USUAL = {
+    "temperature": ("t2m", "tas", "tavg", "tmean", "tmp", "temp", "temperature", "air", "air_temperature", "2t", "t"),
+    "precipitation": ("tp", "pr", "prcp", "precip", "precipitation", "ppt", "rain", "rainfall", "pre", "p"),
+}
+_HIGHEST = ("tmax", "tmx", "tasmax", "mx2t")
+_LOWEST = ("tmin", "tmn", "tasmin", "mn2t")
+
+_TEMPERATURE = {  # unit → (factor, offset) to °C
+    "k": (1.0, -273.15),
+    "kelvin": (1.0, -273.15),
+    **dict.fromkeys(("c", "degc", "celsius", "degreecelsius", "degreescelsius", "degreec", "degreesc"), (1.0, 0.0)),
+    **dict.fromkeys(("f", "degf", "fahrenheit", "degreefahrenheit", "degreesfahrenheit"), (5.0 / 9.0, -160.0 / 9.0)),
+}
+_PRECIPITATION = {  # unit → (factor to mm, per what)
+    **dict.fromkeys(("mm/day", "kgm-2/day"), (1.0, "day")),
+    **dict.fromkeys(("mm/month", "kgm-2/month"), (1.0, "month")),
+    **dict.fromkeys(("mm/s", "kgm-2/s"), (86_400.0, "day")),
+    **dict.fromkeys(("mm/hour", "kgm-2/hour"), (24.0, "day")),
+    "m/s": (86_400_000.0, "day"),
+    "m/day": (1000.0, "day"),
+    "cm/day": (10.0, "day"),
+    "inch/day": (25.4, "day"),
+    "inch/month": (25.4, "month"),
+    "cm/month": (10.0, "month"),
+    **dict.fromkeys(("mm", "kgm-2"), (1.0, "step")),
+    "m": (1000.0, "step"),
+    "cm": (10.0, "step"),
+    "inch": (25.4, "step"),
+}
+_REFORM = 1600  # before it calendars differ, and nobody measured weather
+_WORDS = {
+    "millimeters": "mm", "millimeter": "mm", "millimetres": "mm", "millimetre": "mm", "meters": "m", "metres": "m",
+    "inches": "inch", "in": "inch", "days": "day", "d": "day", "hr": "hour", "h": "hour", "hours": "hour",
+    "mon": "month", "months": "month", "sec": "s", "seconds": "s", "second": "s",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """The time axis of a variable."""
+
+    dim: str
+    month: NDArray[np.int64]
+    """1-12 of each step."""
+    year: NDArray[np.int64]
+    """Calendar year of each step, 0 for a climatology."""
+    days: float
+    """Length of a step in days; a month counts as 30.4."""
+
+    @property
+    def monthly(self) -> bool:
+        """Steps are whole months."""
+        return self.days > 27
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """A variable with what turns its stored values into °C, or into mm of a month."""
+
+    data: xr.DataArray
+    """Undecoded, dimensions of size one removed: time, latitude and longitude in any order."""
+    others: tuple[xr.DataArray, ...]
+    """More variables to average with it (tmin beside tmax)."""
+    steps: Steps
+    factor: float
+    offset: float
+    per: str
+    """`level` (temperature), `day` (a rate in mm/day) or `month` (an amount)."""
+    lat: str
+    lon: str
+    assumed: str
+    """What had to be assumed, '' if nothing."""
+
+
+def temperature_variable(datasets: Sequence[xr.Dataset], source: str) -> Variable:
+    """The air temperature of the files, or the mean of its daily extremes; raises InputError when there is none."""
+    found, pair = _find("temperature", datasets, source), None
+    if found is None:
+        high, low = _named(datasets, _HIGHEST), _named(datasets, _LOWEST)
+        found, pair = (high, low) if high is not None and low is not None else (None, None)
+    if found is None:
+        raise _missing("temperature", datasets, source, "K or °C")
+    unit = _plain(found)
+    if unit not in _TEMPERATURE:
+        raise _bad_unit(found, source, "K, °C or °F")
+    factor, offset = _TEMPERATURE[unit]
+    assumed = "temperature is the mean of daily extremes" if pair is not None else ""
+    return _variable(found, () if pair is None else (pair,), factor, offset, "level", source, assumed)
+
+
+def precipitation_variable(datasets: Sequence[xr.Dataset], source: str) -> Variable:
+    """The precipitation of the files; raises InputError when there is none."""
+    found = _find("precipitation", datasets, source)
+    if found is None:
+        raise _missing("precipitation", datasets, source, "mm, mm/day, m or kg m-2 s-1")
+    unit = _plain(found)
+    if unit not in _PRECIPITATION:
+        raise _bad_unit(found, source, "mm, mm/month, mm/day, m or kg m-2 s-1")
+    factor, per = _PRECIPITATION[unit]
+    variable = _variable(found, (), factor, 0.0, per, source, "")
+    return variable if per != "step" else _per_step(variable)
+
+
+def _per_step(variable: Variable) -> Variable:
+    """An amount per time step becomes an amount per month, or a rate per day."""
+    factor, per, assumed = variable.factor, "month", ""
+    if str(variable.data.attrs.get("GRIB_stepType", "")).startswith("avg") and variable.steps.monthly:
+        per, assumed = "day", "precipitation of a monthly mean of daily sums (GRIB_stepType avg) is per day"
+    elif not variable.steps.monthly:
+        factor, per = factor / variable.steps.days, "day"
+    return Variable(**{**_fields(variable), "factor": factor, "per": per, "assumed": assumed})
+
+
+def _fields(variable: Variable) -> dict[str, object]:
+    return {name: getattr(variable, name) for name in Variable.__dataclass_fields__}
+
+
+def _variable(
+    data: xr.DataArray,
+    others: tuple[xr.DataArray, ...],
+    factor: float,
+    offset: float,
+    per: str,
+    source: str,
+    assumed: str,
+) -> Variable:
+    data = data.squeeze(drop=True) if 1 in data.shape else data
+    lat, lon = axis_name(data, "lat"), axis_name(data, "lon")
+    if lat is None or lon is None:
+        raise InputError(
+            f"{OPTION} {source}: variable {data.name} has no one-dimensional latitude and longitude; regrid the file "
+            f"to a latitude-longitude grid"
+        )
+    rest = [str(dim) for dim in data.dims if dim not in (lat, lon)]
+    if len(rest) != 1:
+        raise InputError(
+            f"{OPTION} {source}: variable {data.name} has dimensions {', '.join(map(str, data.dims))}: it must have "
+            f"time, latitude and longitude; choose one level or member and write it to a file of its own"
+        )
+    others = tuple(other.squeeze(drop=True) if 1 in other.shape else other for other in others)
+    return Variable(
+        data=data, others=others, steps=_steps(data, rest[0], source), factor=factor, offset=offset, per=per,
+        lat=lat, lon=lon, assumed=assumed,
+    )  # fmt: skip
+
+
+def _find(kind: str, datasets: Sequence[xr.Dataset], source: str) -> xr.DataArray | None:
+    spatial = [
+        variable
+        for dataset in datasets
+        for variable in dataset.data_vars.values()
+        if variable.ndim >= 2 and axis_name(variable, "lat") and axis_name(variable, "lon")
+    ]
+    by_name = [v for name in _USUAL[kind] for v in spatial if str(v.name).lower() == name]
+    by_standard = [v for v in spatial if v.attrs.get("standard_name") in _STANDARD[kind]]
+    extremes = {*_HIGHEST, *_LOWEST}
+    by_standard = [v for v in by_standard if str(v.name).lower() not in extremes]
+    for candidates in ([v for v in by_name if v.attrs.get("standard_name") in _STANDARD[kind]], by_standard, by_name):
+        if candidates:
+            return candidates[0]
+    return None
+
+
+def _named(datasets: Sequence[xr.Dataset], names: Sequence[str]) -> xr.DataArray | None:
+    return next((v for d in datasets for v in d.data_vars.values() if str(v.name).lower() in names), None)
+
+
+def _plain(variable: xr.DataArray) -> str:
+    """Units without spelling: `kg m-2 s-1`, `kg/m2/s` → `kgm-2/s`, `degrees_C` → `degreesc`."""
+    text = str(variable.attrs.get("units", "")).strip().lower().replace("**", "").replace("^", "").replace("°", "deg")
+    if re.match(r"(deg|k$|kelvin|c$|celsius|f$|fahren)", text):
+        return re.sub(r"[^a-z]", "", text)
+    text = re.sub(r"\bof water( equivalent)?|\bwater\b|\bper\b", lambda m: "/" if m[0] == "per" else "", text)
+    text = re.sub(r"([a-z]+)\s*-1\b", r"/\1", text).replace("/m2", "m-2")
+    words = [_WORDS.get(word, word) for word in re.findall(r"/|[a-z]+(?:-?\d+)?", text)]
+    return "".join(words)
+
+
+def _steps(data: xr.DataArray, dim: str, source: str) -> Steps:
+    size = data.sizes[dim]
+    time = data.coords.get(dim)
+    numbered = time is not None and np.array_equal(np.asarray(time.values, dtype=object), np.arange(1, 13))
+    if size == 12 and (time is None or numbered or "climatology" in time.attrs or _first_year(time) < _REFORM):
+        return Steps(dim=dim, month=np.arange(1, 13), year=np.zeros(12, dtype=np.int64), days=30.4)
+    if time is None:
+        raise InputError(f"{OPTION} {source}: dimension {dim} of {data.name} has {size} steps and no times")
+    stamps = _decoded(time, source)
+    months = stamps.astype("datetime64[M]").astype(np.int64)
+    years = 1970 + months // 12
+    days = float(np.median(np.diff(stamps).astype(np.float64))) / 86_400.0 if size > 1 else 30.4
+    return Steps(dim=dim, month=months % 12 + 1, year=years, days=days)
+
+
+def _first_year(time: xr.DataArray) -> float:
+    """Year of the first step to within one, without a calendar: long-term means are often dated to year 1 or 0."""
+    match = re.match(r"(\w+) since (\d+)", str(time.attrs.get("units", "")))
+    per_year = {"hours": 8766.0, "days": 365.25, "months": 12.0}.get(match[1].lower()) if match else None
+    if match is None or per_year is None:
+        return float(_REFORM)
+    return int(match[2]) + float(np.asarray(time.values).flat[0]) / per_year
+
+
+def _decoded(time: xr.DataArray, source: str) -> NDArray[np.datetime64]:
+    try:
+        values = xr.decode_cf(time.to_dataset(name="steps"))["steps"]
+        return np.asarray(values.values).astype("datetime64[s]")
+    except (ValueError, TypeError, KeyError, OverflowError, ImportError) as error:
+        raise InputError(
+            f"{OPTION} {source}: times of {time.name} ({time.attrs.get('units', 'no units')}, calendar "
+            f"{time.attrs.get('calendar', 'standard')}) cannot be read: {error}; convert them to the standard calendar"
+        ) from error
+
+
+def _missing(kind: str, datasets: Sequence[xr.Dataset], source: str, units: str) -> InputError:
+    names = ", ".join(sorted({str(name) for dataset in datasets for name in dataset.data_vars})) or "nothing"
+    return InputError(
+        f"{OPTION} {source} has no {kind}: its variables are {names}, and none has the standard name "
+        f"{' or '.join(_STANDARD[kind][:2])} or a usual name such as {', '.join(_USUAL[kind][:4])} ({units}); give "
+        f"two files as temperature.nc,precipitation.nc if they are apart"
+    )
+
+
+def _bad_unit(data: xr.DataArray, source: str, units: str) -> InputError:
+    unit = data.attrs.get("units")
+    return InputError(f"{OPTION} {source}: {data.name} has units {unit!r}; write {units} into the file")

@@ -1,0 +1,155 @@
+"""The main job: search → plan → respond → write → publish → report, each stage continued where a run before stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from geofm_pipeline.card import Card, versions
+from geofm_pipeline.cluster import Runner, open_runner
+from geofm_pipeline.config import SampleConfig, default_out, parse_bytes
+from geofm_pipeline.dataset import verify_dataset
+from geofm_pipeline.errors import ResourceError, StoreDamagedError
+from geofm_pipeline.progress import Progress, human_bytes
+from geofm_pipeline.stages.inputs import Inputs, resolve_inputs
+from geofm_pipeline.stages.plan import Planned, design_of, make_plan
+from geofm_pipeline.stages.project import project
+from geofm_pipeline.stages.publish import publish
+from geofm_pipeline.stages.respond import Responded, make_response
+from geofm_pipeline.stages.search import search
+from geofm_pipeline.stages.write import chip_requests, write
+from geofm_pipeline.store import StoreSpec, VerifyReport, create, writer_lock
+from geofm_pipeline.workspace import Workspace, open_workspace
+from geofm_sampling import Design
+
+
+def run_job(config: SampleConfig, *, progress: Progress, command: str) -> Path:
+    """Run or continue the job and return the path of its report.
+
+    Raises
+    ------
+    GeofmError
+        Any of geofm_pipeline.errors; the folder keeps every stage that was committed.
+    """
+    inputs = resolve_inputs(config, progress)
+    root = config.out or default_out(config, str(inputs.years))
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with writer_lock(root):
+        space = open_workspace(root, design=config.design_fields(), digest=config.digest())
+        return _Job(config, inputs, space, progress).run(command)
+
+
+class _Job:
+    """One run in one folder."""
+
+    def __init__(self, config: SampleConfig, inputs: Inputs, space: Workspace, progress: Progress) -> None:
+        self.config, self.inputs, self.space, self.progress = config, inputs, space, progress
+        self.design: Design = design_of(config, inputs.years)
+        self.card = Card(space.card)
+
+    def run(self, command: str) -> Path:
+        self.card.set("asked", {name: str(value) for name, value in self.config.design_fields().items()})
+        self.card.set("command", command)
+        self.card.set("versions", dict(versions()))
+        with self._stage("search"):
+            scenes = search(self.space, self.inputs, self.progress, self.card)
+        with self._stage("plan"):
+            planned = make_plan(self.space, self.inputs, self.design, scenes, self.progress, self.card)
+            self._refuse_too_much(planned, scenes)
+        if not self.config.dry_run:
+            self._carry_out(planned, scenes)
+        return self._report()
+
+    def _refuse_too_much(self, planned: Planned, scenes: pa.Table) -> None:
+        projection = project(planned, scenes, self.config)
+        self.card.set("projection", projection.as_dict())
+        if self.config.dry_run:
+            for line in projection.lines():
+                self.progress.say(f"dry run: {line}")
+        limit, most = parse_bytes(self.config.max_bytes), max(projection.read_bytes, projection.write_bytes)
+        if limit is not None and most > limit:
+            raise ResourceError(
+                f"the run would read {human_bytes(projection.read_bytes)} and write "
+                f"{human_bytes(projection.write_bytes)}, more than --max-bytes {self.config.max_bytes}; "
+                "lower --samples or --timesteps, or raise --max-bytes"
+            )
+
+    def _carry_out(self, planned: Planned, scenes: pa.Table) -> None:
+        config, scratch = self.config, self.space.work / "dask"
+        with open_runner(workers=config.workers, scheduler=config.scheduler, scratch=scratch) as runner:
+            if runner.dashboard:
+                self.progress.say(f"dask: {runner.workers} worker threads, dashboard {runner.dashboard}")
+            with self._stage("respond"):
+                responded = make_response(
+                    self.space, config, self.design, planned, scenes, runner, self.progress, self.card
+                )
+            with self._stage("write"):
+                self._write(planned, responded, scenes, runner)
+        with self._stage("verify"):
+            self._verify()
+
+    def _write(self, planned: Planned, responded: Responded, scenes: pa.Table, runner: Runner) -> None:
+        requests = chip_requests(responded.drawn, scenes)
+        spec = self._spec(planned, responded)
+        create(self.space.store, spec)
+        write(self.space.store, spec, self.space.work, requests, runner, self.progress)
+        summary = publish(self.space, spec, planned, responded, requests, self.card)
+        self.progress.say(
+            f"write: {summary.samples - len(summary.tombstones):,} chips in {spec.shards:,} shards, "
+            f"{human_bytes(summary.bytes)}"
+        )
+        for stone in summary.tombstones:
+            self.progress.say(
+                f"write: unit {stone.unit} could not be read: {stone.granule} {stone.band}: {stone.cause}"
+            )
+
+    def _spec(self, planned: Planned, responded: Responded) -> StoreSpec:
+        config = self.config
+        return StoreSpec(
+            n=responded.drawn.num_rows,
+            timesteps=config.timesteps,
+            height=config.chip_size,
+            width=config.chip_size,
+            seed=config.seed,
+            group_shards=config.group_shards,
+            profile=config.profile,
+            min_clear=config.min_clear,
+            provenance={
+                "product": "HLSL30 v2.0, HLSS30 v2.0",
+                "plan_digest": planned.digest,
+                "response_digest": responded.digest,
+            },
+        )
+
+    def _verify(self) -> None:
+        report = verify_dataset(self.space.root)
+        self.card.set("verify", _verify_facts(report))
+        self.progress.say(f"verify: {report}")
+        if not report.ok:
+            raise StoreDamagedError(str(report))
+
+    def _report(self) -> Path:
+        from geofm_pipeline.report import render_report  # matplotlib: only once there is something to draw
+
+        return render_report(self.space.root)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.card.took(name, time.monotonic() - start)
+
+
+def _verify_facts(report: VerifyReport) -> dict[str, object]:
+    return {
+        "ok": report.ok,
+        "checked_files": report.files,
+        "checked_bytes": report.bytes,
+        "problems": [f"{finding.path}: {finding.problem}" for finding in report.findings],
+    }

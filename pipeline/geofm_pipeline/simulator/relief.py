@@ -1,0 +1,126 @@
+"""The shape of the land: heights, rivers and lakes as functions of the lattice position.
+
+Valleys are the zero lines of warped noise, so rivers run along valley floors and leave the mountains into the plains;
+where a lake field is high they widen into long lakes. Heights are metres, distances pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geofm_pipeline.simulator.noise import Field, Window, at_points, fractal, smooth, smoothstep
+
+_VALLEY = 512  # spacing of the main valleys' noise, 15 km
+_MOUNTAINS = 1024  # of mountain ranges, 31 km
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relief:
+    """Heights and waters of a window, arrays [H, W] float32."""
+
+    elevation: Field
+    """Metres."""
+    mountains: Field
+    """0 in plains, 1 within a range."""
+    east: Field
+    """Rise towards the east, metres per metre."""
+    north: Field
+    """Rise towards the north, metres per metre."""
+    water: Field
+    """Share of the pixel under a river or lake, 0-1."""
+    bank: Field
+    """Distance to the nearest river or lake shore in pixels, negative within."""
+    stream: Field
+    """Distance to the nearest brook in pixels."""
+
+
+def relief(seed: int, window: Window) -> Relief:
+    """The land of a window."""
+    wide = window.grown(2)  # slopes of heights, which know the slope of the valley noise
+    mountains = _mountains(seed, wide)
+    valley, side = _valley_noise(seed, wide), fractal(seed, "side-valley", wide, coarsest=256, finest=64)
+    bank = _bank(seed, wide, valley, mountains)
+    stream = _distance(side)
+    elevation = _elevation(seed, wide, mountains, valley, side, bank)
+    rise_south, rise_east = _gradient(elevation)
+    inner = (slice(2, -2), slice(2, -2))
+    return Relief(
+        elevation=elevation[inner],
+        mountains=mountains[inner],
+        east=rise_east[inner] / np.float32(30),
+        north=-rise_south[inner] / np.float32(30),
+        water=np.clip(np.float32(0.5) - bank[inner], 0, 1),
+        bank=bank[inner],
+        stream=stream[inner],
+    )
+
+
+def coarse_elevation(
+    seed: int, zone: int, rows: NDArray[np.float64], cols: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Height in metres without fine detail and mountainness, at any lattice positions."""
+    mountains = _range_shape(
+        at_points(seed, "range", zone, rows, cols, _MOUNTAINS),
+        at_points(seed, "range-edge", zone, rows, cols, 256),
+    )
+    base = _base(at_points(seed, "continent", zone, rows, cols, 4096))
+    valley = at_points(seed, "valley", zone, rows, cols, _VALLEY)
+    return base + mountains * (150 + 1900 * np.abs(valley)), mountains.astype(np.float64)
+
+
+def _range_shape(low: Field, edge: Field) -> Field:
+    return smoothstep(-0.25, 0.85, low + np.float32(0.18) * edge)
+
+
+def _mountains(seed: int, window: Window) -> Field:
+    return _range_shape(smooth(seed, "range", window, _MOUNTAINS), smooth(seed, "range-edge", window, 256))
+
+
+def _base(continent: Field) -> Field:
+    return np.float32(120) + np.float32(70) * (continent + np.float32(1.5)).clip(0, 4)
+
+
+def _valley_noise(seed: int, window: Window) -> Field:
+    """Main valleys: noise of 15 km evaluated at warped positions, which makes its zero lines meander."""
+    rows = np.broadcast_to(window.rows()[:, None].astype(np.float64), window.shape)
+    cols = np.broadcast_to(window.cols()[None, :].astype(np.float64), window.shape)
+    down = fractal(seed, "warp-down", window, coarsest=128, finest=16, roughness=0.55)
+    right = fractal(seed, "warp-right", window, coarsest=128, finest=16, roughness=0.55)
+    return at_points(seed, "valley", window.zone, rows + 38.0 * down, cols + 38.0 * right, _VALLEY)
+
+
+def _bank(seed: int, window: Window, valley: Field, mountains: Field) -> Field:
+    """Distance to the shore of the main river, whose half width grows into lakes where the lake field is high."""
+    lake = smoothstep(0.9, 1.9, smooth(seed, "lake", window, 512))
+    gravel = np.float32(1) + np.float32(0.35) * smooth(seed, "river-width", window, 32)
+    half = (np.float32(1.6) + np.float32(0.9) * (1 - mountains)) * gravel + np.float32(34) * lake
+    return _distance(valley) - half
+
+
+def _distance(field: Field) -> Field:
+    """Distance in pixels to the zero line of a field, from its value and slope."""
+    down, right = _gradient(field)
+    slope = np.sqrt(down * down + right * right)
+    return np.abs(field) / np.maximum(slope, np.float32(3e-4))
+
+
+def _elevation(seed: int, window: Window, mountains: Field, valley: Field, side: Field, bank: Field) -> Field:
+    base = _base(smooth(seed, "continent", window, 4096))
+    ridge = np.sqrt(valley * valley + np.float32(0.01)) - np.float32(0.1)
+    spur = np.sqrt(side * side + np.float32(0.004)) - np.float32(0.06)
+    crest = np.float32(1) - np.abs(fractal(seed, "crest", window, coarsest=64, finest=4, roughness=0.48))
+    relative = np.float32(1750) * ridge + np.float32(620) * spur * np.minimum(ridge * 3, 1)
+    relative += np.float32(300) * crest * np.minimum(ridge * np.float32(1.6), 1)
+    swell = np.float32(14) * fractal(seed, "swell", window, coarsest=128, finest=8)
+    rough = np.float32(26) * mountains * fractal(seed, "rough", window, coarsest=8, finest=2, roughness=0.55)
+    floor = smoothstep(0, 22, bank)
+    return base + mountains * relative * floor + (swell * (1 - mountains) + rough * np.minimum(ridge * 4, 1)) * floor
+
+
+def _gradient(field: Field) -> tuple[Field, Field]:
+    """Central differences per pixel (down, right); the outermost rows and columns are one-sided."""
+    down, right = np.gradient(field)
+    return down, right

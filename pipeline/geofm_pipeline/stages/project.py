@@ -1,0 +1,120 @@
+"""The projection: what a run will ask of the archive, the disk and the machine, from the plan alone.
+
+Sizes are those of real HLS v2.0 granules, so the simulated archive, whose files are smaller, costs less than projected.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from geofm_pipeline.config import SampleConfig
+from geofm_pipeline.hls.bands import BANDS, BLOCK
+from geofm_pipeline.progress import duration, human_bytes
+from geofm_pipeline.stages.plan import Planned
+from geofm_sampling.unit import unpack_units
+
+FMASK_FILE_BYTES = 1_500_000
+"""Fmask files of full tiles measure 1 to 2 MB."""
+BLOCK_BYTES = 90_000
+"""A 256-px int16 block after DEFLATE: 196 of them and overviews make the usual 15 to 25 MB of a band."""
+FMASK_BLOCK_BYTES = 8_000
+HEADER_BYTES = 16_384
+STORED_RATIO = 1.5
+"""zstd-1 with bitshuffle on real reflectances."""
+CHIPS_PER_SECOND = 25.0
+"""One core, local files, four dates of 256 px (docs/performance.md); over a network the host's rate limit decides."""
+GRANULES_PER_SECOND = 8.0
+"""One core screening Fmask files from a local disk."""
+WORKER_BYTES = 700_000_000
+"""Python, libraries and buffers of one worker, without chips."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection:
+    """What the run will need, at most."""
+
+    units: int
+    """Units of the frame."""
+    first_look: int
+    """Units looked at first; more where too few are observable."""
+    granules_to_screen: int
+    """Granules within reach of the first look."""
+    screening_bytes: int
+    block_requests: int
+    """Range requests for blocks of the drawn chips."""
+    read_bytes: int
+    """Blocks, headers and screening."""
+    write_bytes: int
+    """Size of the store."""
+    memory_bytes: int
+    """Of one worker."""
+    seconds: float
+    """Rough time on this machine's workers, local files."""
+
+    def as_dict(self) -> dict[str, int | float]:
+        """Plain values for card.json."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Sentences, the largest demand first."""
+        demands = sorted(
+            [
+                (self.read_bytes - self.screening_bytes, f"{self.block_requests:,} block requests for pixels"),
+                (self.screening_bytes, f"{self.granules_to_screen:,} Fmask files for screening"),
+                (self.write_bytes, "to write"),
+            ],
+            reverse=True,
+        )
+        return [
+            f"{self.units:,} units framed, {self.first_look:,} in the first look",
+            *[f"{human_bytes(size)}: {what}" for size, what in demands],
+            f"{human_bytes(self.memory_bytes)} of memory per worker, about {duration(self.seconds)} on local files",
+        ]
+
+
+def project(planned: Planned, scenes: pa.Table, config: SampleConfig) -> Projection:
+    """Projection of the plan's first look and a full draw."""
+    first = np.asarray(planned.plan["first_look"].to_numpy(zero_copy_only=False))
+    granules = _granules_in_reach(planned, scenes, config, first)
+    chips = min(config.samples, int(first.sum()))
+    dates = chips * config.timesteps
+    blocks = dates * (len(BANDS) + 1)
+    fill = config.chip_size**2 / BLOCK**2
+    screening = granules * FMASK_FILE_BYTES
+    pixels = dates * (len(BANDS) * BLOCK_BYTES + FMASK_BLOCK_BYTES + (len(BANDS) + 1) * HEADER_BYTES // 8)
+    workers = config.workers or os.cpu_count() or 1
+    chip_bytes = config.timesteps * (2 * len(BANDS) + 1) * config.chip_size**2
+    work = chips * config.timesteps / 4 * max(fill, 0.1) / CHIPS_PER_SECOND + granules / GRANULES_PER_SECOND
+    return Projection(
+        units=planned.frame.num_rows,
+        first_look=int(first.sum()),
+        granules_to_screen=granules,
+        screening_bytes=screening,
+        block_requests=blocks,
+        read_bytes=pixels + screening,
+        write_bytes=round(chips * chip_bytes / STORED_RATIO),
+        memory_bytes=WORKER_BYTES + 16 * chip_bytes,
+        seconds=round(work / workers, 1),
+    )
+
+
+def _granules_in_reach(planned: Planned, scenes: pa.Table, config: SampleConfig, first: np.ndarray) -> int:
+    """Granules that some first-look unit of their tile may use, between its season and the farthest later date."""
+    units = planned.plan["unit"].to_numpy()[first]
+    at = np.searchsorted(planned.frame["unit"].to_numpy(), units)
+    start = planned.frame["season_start"].to_numpy()[at]
+    end = planned.frame["season_end"].to_numpy()[at] + (config.timesteps - 1) * config.max_gap
+    windows = sorted(set(zip(unpack_units(units).tile.tolist(), start.tolist(), end.tolist(), strict=True)))
+    days = scenes["time"].cast(pa.date32()).cast(pa.int32()).to_numpy()
+    tiles = scenes["tile"].to_numpy(zero_copy_only=False).astype("U5")
+    used = np.zeros(len(days), dtype=bool)
+    order = np.argsort(tiles, kind="stable")
+    lows, highs = (np.searchsorted(tiles[order], [w[0] for w in windows], side) for side in ("left", "right"))
+    for (_, first_day, last_day), low, high in zip(windows, lows, highs, strict=True):
+        rows = order[low:high]
+        used[rows] |= (days[rows] >= first_day) & (days[rows] <= last_day)
+    return int(used.sum())

@@ -1,0 +1,151 @@
+"""Stage 3, respond: look through the clouds, fix who is in, which dates, and where each chip goes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from geofm_pipeline.card import Card
+from geofm_pipeline.cluster import A, R, Runner
+from geofm_pipeline.config import SampleConfig
+from geofm_pipeline.errors import NothingFoundError
+from geofm_pipeline.progress import Progress
+from geofm_pipeline.screening import Screening
+from geofm_pipeline.stages.plan import Planned
+from geofm_pipeline.store import assign_rows
+from geofm_pipeline.workspace import Workspace, commit_table, committed
+from geofm_pipeline.years import Years
+from geofm_sampling import Design, Look, Response, respond
+from geofm_sampling.tables import RESPONSE, STATES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Responded:
+    """What the respond stage hands on."""
+
+    table: pa.Table
+    """RESPONSE of every unit that was looked at."""
+    digest: str
+    """sha256 of response.parquet."""
+
+    @property
+    def drawn(self) -> pa.Table:
+        """The drawn rows in order of (shard, row), which is the order of the store."""
+        chosen = self.table.filter(pc.greater_equal(self.table["shard"], 0))
+        return chosen.sort_by([("shard", "ascending"), ("row", "ascending")])
+
+
+def make_response(
+    space: Workspace,
+    config: SampleConfig,
+    design: Design,
+    planned: Planned,
+    scenes: pa.Table,
+    runner: Runner,
+    progress: Progress,
+    card: Card,
+) -> Responded:
+    """Response: from the folder if a run before committed it, else by screening granules in rank order."""
+    digest = committed(space, space.response)
+    if digest is None:
+        digest = _respond_anew(space, config, design, planned, scenes, runner, progress, card)
+    return Responded(table=RESPONSE.check(pq.read_table(space.response)), digest=digest)
+
+
+def _respond_anew(
+    space: Workspace,
+    config: SampleConfig,
+    design: Design,
+    planned: Planned,
+    scenes: pa.Table,
+    runner: Runner,
+    progress: Progress,
+    card: Card,
+) -> str:
+    mapper = _mapper(runner, progress)
+    screening = Screening(scenes, cache=space.screening, chip_size=design.chip_size, map_tasks=mapper)
+    found = respond(planned.plan, planned.frame, design, _look(screening, planned.frame, design))
+    card.set("screening", screening.facts())
+    _note_response(card, progress, design, found)
+    drawn = np.asarray(pc.equal(found.table["state"], "drawn"))
+    if not drawn.any():
+        raise NothingFoundError(_why_nothing(found, design))
+    table = _with_places(found.table, drawn, config)
+    return commit_table(space, space.response, table)
+
+
+def _look(screening: Screening, frame: pa.Table, design: Design) -> Look:
+    """What sampling asks for: the LOOK rows of units, given their seasons in the frame."""
+    frame_units = frame["unit"].to_numpy()
+    start, end = frame["season_start"].to_numpy(), frame["season_end"].to_numpy()
+    last_day = Years(years=design.years).last_day
+
+    def look(units: NDArray[np.uint64]) -> pa.Table:
+        at = np.searchsorted(frame_units, units)
+        return screening.look(
+            units, season_start=start[at], season_end=end[at], last_day=last_day, reach_days=design.reach
+        )
+
+    return look
+
+
+def _mapper(runner: Runner, progress: Progress) -> Callable[[Callable[[A], R], Sequence[A]], Iterator[R]]:
+    """Batches of granules through the runner, in the order of the batches."""
+
+    def map_tasks(task: Callable[[A], R], batches: Sequence[A]) -> Iterator[R]:
+        results = runner.run(task, batches)
+        done = dict(progress.count(results, total=len(batches), label="screen", unit="batches"))
+        return (done[position] for position in range(len(batches)))
+
+    return map_tasks
+
+
+def _with_places(table: pa.Table, drawn: NDArray[np.bool_], config: SampleConfig) -> pa.Table:
+    shard, row = np.full(len(drawn), -1, dtype=np.int32), np.full(len(drawn), -1, dtype=np.int32)
+    shard[drawn], row[drawn] = assign_rows(
+        table["unit"].to_numpy()[drawn],
+        table["stratum"].to_numpy()[drawn],
+        seed=config.seed,
+        group_shards=config.group_shards,
+    )
+    for name, values in (("shard", shard), ("row", row)):
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
+    return table
+
+
+def _note_response(card: Card, progress: Progress, design: Design, found: Response) -> None:
+    states = Counter(found.table["state"].to_pylist())
+    drawn, looked = states["drawn"], found.table.num_rows
+    observable = drawn + states["observable"]
+    card.set(
+        "response",
+        {
+            "asked": design.samples,
+            "looked": looked,
+            "observable": observable,
+            "drawn": drawn,
+            "states": {state: states[state] for state in STATES},
+            "strata": found.strata.to_pylist(),
+        },
+    )
+    for sentence in found.said:
+        card.say(sentence)
+        progress.say(f"respond: {sentence}")
+    progress.say(f"respond: {looked:,} units looked at, {observable:,} observable, {drawn:,} drawn")
+
+
+def _why_nothing(found: Response, design: Design) -> str:
+    states = Counter(found.table["state"].to_pylist())
+    reasons = "; ".join(f"{count:,} × {STATES[state]}" for state, count in states.most_common())
+    return (
+        f"none of the {found.table.num_rows:,} units looked at is observable with {design.timesteps} dates at least "
+        f"{design.min_clear:.0%} clear and {design.min_gap}-{design.max_gap} days apart ({reasons}); "
+        "lower --timesteps or --min-clear, widen the gaps, the years or the region"
+    )

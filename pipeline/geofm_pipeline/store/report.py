@@ -1,0 +1,73 @@
+"""What a verification found: damaged files and the samples they hit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geofm_pipeline.errors import StoreDamagedError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Finding:
+    """One file that is wrong."""
+
+    path: str
+    """Path inside the store."""
+    problem: str
+    samples: NDArray[np.int64]
+    """Global indices of the samples it hits, ascending; empty when only the side-car is damaged."""
+    units: NDArray[np.uint64]
+    """Their unit ids; empty when the `unit` array itself is damaged."""
+
+    def __str__(self) -> str:
+        hit = f"; hits {len(self.samples)} samples: {_ranges(self.samples)}" if len(self.samples) else ""
+        names = ", ".join(str(unit) for unit in self.units[:8])
+        more = ", …" if len(self.units) > 8 else ""
+        return f"{self.path}: {self.problem}{hit}{f' (units {names}{more})' if len(self.units) else ''}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VerifyReport:
+    """What was checked and what was found."""
+
+    path: Path
+    deep: bool
+    """Whether the shards were read; otherwise only their sizes were compared."""
+    samples: int
+    files: int
+    """Files that belong to the store."""
+    bytes: int
+    """Their size as the manifest has it."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    @property
+    def damaged(self) -> NDArray[np.int64]:
+        """Indices of all samples that are hit, ascending."""
+        return np.unique(np.concatenate([np.empty(0, np.int64), *(finding.samples for finding in self.findings)]))
+
+    def raise_if_damaged(self) -> None:
+        """Raise StoreDamagedError naming the findings, if there are any."""
+        if self.findings:
+            shown = "; ".join(str(finding) for finding in self.findings[:5])
+            more = f"; and {len(self.findings) - 5} more" if len(self.findings) > 5 else ""
+            raise StoreDamagedError(
+                f"{self.path} is damaged in {len(self.findings)} files, {len(self.damaged)} of {self.samples} samples "
+                f"are hit: {shown}{more}. Restore these files from a copy, or write the store again: the same command "
+                "gives the same bytes"
+            )
+
+
+def _ranges(indices: NDArray[np.int64]) -> str:
+    """`0–63, 70, 80–82`, at most six pieces."""
+    pieces = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
+    shown = [f"{p[0]}–{p[-1]}" if len(p) > 1 else str(p[0]) for p in pieces[:6]]
+    return ", ".join(shown) + (", …" if len(pieces) > 6 else "")
