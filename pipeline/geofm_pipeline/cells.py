@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from geofm_pipeline.hls.bands import PIXEL_M
 from geofm_pipeline.hls.grid import SQUARE_M, TILE_M, project, square, tile_grid, unproject, utm_zone
@@ -182,7 +182,7 @@ class _Present:
 
     def holders(self, lon: Floats, lat: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]:
         """All (point, tile) pairs where the tile's pixels hold the point, with the pixel row and column."""
-        tree = cKDTree(_vectors(lon, lat))
+        tree = KDTree(_vectors(lon, lat))
         chord = 2 * np.sin(_REACH_KM / 2 / _EARTH_KM / 2)
         near = tree.query_ball_point(self.middles, chord)
         point = np.concatenate([np.asarray(found, dtype=np.int64) for found in near])
@@ -211,7 +211,8 @@ class _Present:
 
 def _square_key(zone: object, e: object, n: object) -> NDArray[np.int64]:
     """One number of a square; e is 0-15, n from -100 to 99."""
-    return (np.asarray(zone, dtype=np.int64) * 64 + np.asarray(e, dtype=np.int64)) * 256 + np.asarray(n) + 128
+    key = (np.asarray(zone, dtype=np.int64) * 64 + np.asarray(e, dtype=np.int64)) * 256
+    return np.asarray(key + np.asarray(n, dtype=np.int64) + 128)
 
 
 def _vectors(lon: Floats, lat: Floats) -> Floats:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from geofm_pipeline.card import versions
 from geofm_pipeline.errors import BlockReadError, ClusterError
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def _client(workers: int, scheduler: str | None, scratch: Path) -> Iterator[Clie
                 "check the address with `dask scheduler`'s own log line, or leave --scheduler out for a local cluster"
             ) from error
         with client:
+            _check_workers(client, scheduler)
             yield client
         return
     with (
@@ -102,6 +104,29 @@ def _client(workers: int, scheduler: str | None, scratch: Path) -> Iterator[Clie
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+def _check_workers(client: Client, scheduler: str) -> None:
+    """Workers must be there and have our versions: other codecs would write other bytes."""
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"the Dask scheduler at {scheduler} has no workers; start some with `dask worker {scheduler}`"
+        ) from error
+    try:
+        theirs = client.run(versions)
+    except ModuleNotFoundError as error:
+        raise ClusterError(f"the workers of {scheduler} cannot import geofm ({error}); install it there") from error
+    ours = versions()
+    differ = sorted(
+        {f"{name} {found[name]} on {at}" for at, found in theirs.items() for name in ours if found[name] != ours[name]}
+    )
+    if differ:
+        here = ", ".join(f"{name} {version}" for name, version in ours.items())
+        raise ClusterError(
+            f"workers have other versions than here ({'; '.join(differ)}); here: {here}. Use one environment"
+        )
 
 
 class DaskRunner:

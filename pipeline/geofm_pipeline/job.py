@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from geofm_pipeline.card import Card, versions
 from geofm_pipeline.cluster import Runner, open_runner
-from geofm_pipeline.config import SampleConfig, default_out, parse_bytes
+from geofm_pipeline.config import SampleConfig, default_out
 from geofm_pipeline.dataset import verify_dataset
-from geofm_pipeline.errors import ResourceError, StoreDamagedError
+from geofm_pipeline.errors import GeofmError, StoreDamagedError
 from geofm_pipeline.progress import Progress, human_bytes
 from geofm_pipeline.stages.inputs import Inputs, resolve_inputs
 from geofm_pipeline.stages.plan import Planned, design_of, make_plan
-from geofm_pipeline.stages.project import project
+from geofm_pipeline.stages.project import project, refuse_too_much
 from geofm_pipeline.stages.publish import publish
 from geofm_pipeline.stages.respond import Responded, make_response
 from geofm_pipeline.stages.search import search
@@ -36,7 +36,8 @@ def run_job(config: SampleConfig, *, progress: Progress, command: str) -> Path:
         Any of geofm_pipeline.errors; the folder keeps every stage that was committed.
     """
     inputs = resolve_inputs(config, progress)
-    root = config.out or default_out(config, str(inputs.years))
+    # Absolute, since workers may run in another folder.
+    root = (config.out or default_out(config, str(inputs.years))).absolute()
     root.parent.mkdir(parents=True, exist_ok=True)
     with writer_lock(root):
         space = open_workspace(root, design=config.design_fields(), digest=config.digest())
@@ -59,24 +60,23 @@ class _Job:
             scenes = search(self.space, self.inputs, self.progress, self.card)
         with self._stage("plan"):
             planned = make_plan(self.space, self.inputs, self.design, scenes, self.progress, self.card)
-            self._refuse_too_much(planned, scenes)
+            self._project(planned, scenes)
         if not self.config.dry_run:
-            self._carry_out(planned, scenes)
+            try:
+                self._carry_out(planned, scenes)
+            except GeofmError:
+                self.progress.say(f"report so far: {self._report()}")
+                raise
         return self._report()
 
-    def _refuse_too_much(self, planned: Planned, scenes: pa.Table) -> None:
+    def _project(self, planned: Planned, scenes: pa.Table) -> None:
         projection = project(planned, scenes, self.config)
         self.card.set("projection", projection.as_dict())
         if self.config.dry_run:
             for line in projection.lines():
                 self.progress.say(f"dry run: {line}")
-        limit, most = parse_bytes(self.config.max_bytes), max(projection.read_bytes, projection.write_bytes)
-        if limit is not None and most > limit:
-            raise ResourceError(
-                f"the run would read {human_bytes(projection.read_bytes)} and write "
-                f"{human_bytes(projection.write_bytes)}, more than --max-bytes {self.config.max_bytes}; "
-                "lower --samples or --timesteps, or raise --max-bytes"
-            )
+        else:
+            refuse_too_much(projection, self.config, self.space.root)
 
     def _carry_out(self, planned: Planned, scenes: pa.Table) -> None:
         config, scratch = self.config, self.space.work / "dask"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.affinity import translate
 from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
@@ -45,7 +46,7 @@ def wrapped(geometry: BaseGeometry) -> MultiPolygon:
     if list(turns) == [0]:
         return whole
     strips = [(turn, shapely.intersection(whole, box(-180 + 360 * turn, -90, 180 + 360 * turn, 90))) for turn in turns]
-    parts = [shapely.transform(strip, lambda xy, t=turn: xy - [360.0 * t, 0.0]) for turn, strip in strips]
+    parts = [translate(strip, xoff=-360.0 * turn) for turn, strip in strips]
     return polygons(shapely.union_all(parts))
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import cartopy
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 from cartopy.io import Downloader
 from cartopy.io.shapereader import NEShpDownloader
@@ -129,7 +130,8 @@ def _suggestion(text: str, entries: Sequence[_Entry]) -> str:
 
 
 def _place(entry: _Entry, table: gpd.GeoDataFrame) -> Place:
-    outline = union([wrapped(geometry) for geometry in table.geometry.iloc[list(entry.rows)]])
+    outlines = np.asarray(table.geometry, dtype=object)[list(entry.rows)]
+    outline = union([wrapped(geometry) for geometry in outlines])
     return Place(name=entry.qualified if entry.kind == "state" else entry.name, geometry=outline)
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 from rasterio.shutil import copy as gdal_copy
+from rasterio.windows import Window
 
 Transform = tuple[float, float, float, float, float, float]
 _GTIFF = {"TILED": "YES", "COPY_SRC_OVERVIEWS": "YES", "COMPRESS": "DEFLATE", "PREDICTOR": 2}
@@ -84,7 +86,7 @@ class RasterInfo:
 def raster_info(href: str) -> RasterInfo:
     """Facts of the first band of a raster (path or URL); raises OSError when GDAL cannot open it."""
     with rasterio.open(href) as source:
-        indexed = rasterio.enums.ColorInterp.palette in source.colorinterp[:1]
+        indexed = ColorInterp.palette in source.colorinterp[:1]
         return RasterInfo(
             height=source.height,
             width=source.width,
@@ -108,15 +110,13 @@ class RasterLevel:
     """
 
     def __init__(self, href: str, *, level: int | None = None) -> None:
-        options = {} if level is None else {"overview_level": level}
-        self._source = rasterio.open(href, **options)
+        self._source = rasterio.open(href) if level is None else rasterio.open(href, overview_level=level)
         self.height, self.width = int(self._source.height), int(self._source.width)
         self.transform: Transform = tuple(self._source.transform)[:6]
 
     def read(self, *, row: int, col: int, height: int, width: int) -> NDArray[np.generic]:
         """Pixels [height, width] from (row, col) of this level; the window must lie inside it."""
-        window = rasterio.windows.Window(col, row, width, height)
-        return np.asarray(self._source.read(1, window=window))
+        return np.asarray(self._source.read(1, window=Window(col, row, width, height)))
 
     def close(self) -> None:
         """Release the file."""

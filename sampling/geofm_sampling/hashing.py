@@ -6,12 +6,15 @@ library version and partitioning. About 10 ns per number.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_MASK = 2**64 - 1
 
 
 def splitmix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -23,12 +26,21 @@ def splitmix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
         return np.asarray(z ^ (z >> np.uint64(31)))
 
 
+@lru_cache(maxsize=4096)
 def stream_key(seed: int, purpose: str) -> np.uint64:
     """One 64-bit key of a run's seed (any integer) and a purpose such as `"master"`."""
-    key = np.array([seed & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64)
+    key = seed & _MASK
     for byte in purpose.encode():
-        key = splitmix64(key ^ np.uint64(byte))
-    return np.uint64(splitmix64(key)[0])
+        key = _splitmix64_int(key ^ byte)
+    return np.uint64(_splitmix64_int(key))
+
+
+def _splitmix64_int(word: int) -> int:
+    """:func:`splitmix64` of one word in plain integers, twenty times faster than an array of one."""
+    z = (word + int(_GOLDEN)) & _MASK
+    z = ((z ^ (z >> 30)) * int(_MIX_1)) & _MASK
+    z = ((z ^ (z >> 27)) * int(_MIX_2)) & _MASK
+    return z ^ (z >> 31)
 
 
 def hashed_words(seed: int, purpose: str, ids: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -7,7 +7,7 @@ SceneTable needs are. The NASA archive is written this way, by month.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,6 @@ from geofm_pipeline.years import Years
 DIALECT = "STAC GeoParquet"
 _KEYS = tuple(sorted({key for files in BAND_FILES.values() for key in files.values()} | {FMASK_FILE}))
 _BATCH_ROWS = 16_384
-_EPOCH = datetime(1970, 1, 1)
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -49,24 +48,27 @@ def parquet_items(path: Path, *, region: Region, years: Years) -> Iterator[Catal
 
 
 def parquet_extent(path: Path) -> str:
-    """What the files hold in time and space, for the message of an empty search; '' when they do not say."""
-    days: list[datetime] = []
-    boxes: list[tuple[float, float, float, float]] = []
+    """What the files hold in time and space, for the message of an empty search."""
+    days: list[np.datetime64] = []
+    boxes: list[list[float]] = []
     for file in parquet_files(path):
         schema = pq.read_schema(file)
         table = pq.read_table(file, columns=[name for name in ("datetime", "bbox") if name in schema.names])
-        if "datetime" in table.column_names:
-            span = pc.min_max(pc.cast(table["datetime"], pa.timestamp("us", tz="UTC"))).as_py()
-            days += [value for value in span.values() if value is not None]
-        if _has_boxes(schema) and table.num_rows:
-            corners = [pc.struct_field(table["bbox"], name) for name in ("xmin", "ymin", "xmax", "ymax")]
-            least, most = [pc.min(c).as_py() for c in corners], [pc.max(c).as_py() for c in corners]
-            boxes.append((least[0], least[1], most[2], most[3]))
-    when = f"{min(days):%Y-%m-%d} to {max(days):%Y-%m-%d}" if days else "no dated items"
+        if table.num_rows and "datetime" in table.column_names:
+            stamps = np.asarray(table["datetime"].drop_null()).astype("datetime64[D]")
+            days += [stamps.min(), stamps.max()] if stamps.size else []
+        if table.num_rows and _has_boxes(schema):
+            corners = table["bbox"].combine_chunks().drop_null()
+            low, high = (
+                [np.asarray(corners.field(n)) for n in names] for names in (("xmin", "ymin"), ("xmax", "ymax"))
+            )
+            boxes.append([low[0].min(), low[1].min(), high[0].max(), high[1].max()])
+    when = f"it holds {min(days)} to {max(days)}" if days else "it holds no dated items"
     if not boxes:
-        return f"it holds {when}"
-    west, south, east, north = (f(side) for f, side in zip((min, min, max, max), zip(*boxes, strict=True), strict=True))
-    return f"it holds {when} over longitude {west:.2f} to {east:.2f}, latitude {south:.2f} to {north:.2f}"
+        return when
+    west, south, *_ = np.min(boxes, axis=0)
+    *_, east, north = np.max(boxes, axis=0)
+    return f"{when} over longitude {west:.2f} to {east:.2f}, latitude {south:.2f} to {north:.2f}"
 
 
 def _file_items(file: Path, region: Region, years: Years) -> Iterator[CatalogItem]:
@@ -165,5 +167,5 @@ def _any(expressions: list[pc.Expression]) -> pc.Expression:
 
 
 def _stamp(day: int, kind: pa.DataType) -> pa.Scalar:
-    stamp = pa.scalar(_EPOCH + timedelta(days=day), pa.timestamp("us"))
-    return pc.cast(pc.assume_timezone(stamp, "UTC") if kind.tz else stamp, kind)
+    moment = datetime(1970, 1, 1, tzinfo=UTC if kind.tz else None) + timedelta(days=day)
+    return pa.scalar(moment, kind)

@@ -93,7 +93,8 @@ def repaired(geometries: list[BaseGeometry | None]) -> list[BaseGeometry | None]
     with np.errstate(invalid="ignore"):
         narrow = (bounds[:, 2] - bounds[:, 0] <= 180) & (bounds[:, 0] >= -180) & (bounds[:, 2] <= 180)
     good = shapely.is_valid(flat) & (shapely.get_type_id(flat) == _POLYGON) & ~shapely.is_empty(flat) & narrow
-    oriented = shapely.orient_polygons(np.where(good, flat, None))
+    oriented = flat.copy()
+    oriented[good] = shapely.orient_polygons(flat[good])
     return [ready if fine else _repaired(geometry) for ready, fine, geometry in zip(oriented, good, flat, strict=True)]
 
 

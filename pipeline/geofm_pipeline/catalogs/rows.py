@@ -75,7 +75,8 @@ def scene_table(
     iterator = iter(items)
     while batch := list(islice(iterator, _BATCH)):
         kept.append(_judge(batch, region, years, seen))
-        if progress is not None and seen.counts["items"] // _SAY_EVERY != len(batch) // _SAY_EVERY:
+        read = seen.counts["items"]
+        if progress is not None and read // _SAY_EVERY > (read - len(batch)) // _SAY_EVERY:
             progress(f"catalogue: {seen.counts['items']:,} items read, {seen.counts['kept']:,} kept")
     if not seen.counts["kept"]:
         raise NothingFoundError(_nothing(source, region, years, seen, known_extent()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO, cast
 from urllib.parse import urlsplit
 
 import obstore
@@ -51,8 +52,7 @@ def open_gridded(source: str, *, option: str) -> xr.Dataset:
     try:
         if source.rstrip("/").lower().endswith(".zarr") or (not is_url(source) and _is_zarr(path)):
             return _open_zarr(source)
-        handle = io.BufferedReader(_Remote(source), _BUFFER) if is_url(source) else path.open("rb")
-        return _open_netcdf(handle, source, option)
+        return _open_netcdf(_opened(source), source, option)
     except (OSError, ValueError, KeyError, obstore.exceptions.BaseError) as error:
         if isinstance(error, InputError):
             raise
@@ -77,15 +77,16 @@ def _is_zarr(path: Path) -> bool:
 
 def _open_zarr(source: str) -> xr.Dataset:
     import zarr
+    from zarr.abc.store import Store
     from zarr.storage import LocalStore, ObjectStore
 
     if is_url(source):
-        store: LocalStore | ObjectStore = ObjectStore(from_url(source), read_only=True)
+        store: Store = ObjectStore(from_url(source, client_options={"allow_http": True}), read_only=True)
     else:
         store = LocalStore(Path(source).expanduser(), read_only=True)
     consolidated = zarr.open_group(store, mode="r").metadata.consolidated_metadata is not None
     return xr.open_dataset(
-        store,
+        store,  # type: ignore[arg-type]  # xarray takes stores here but does not say so
         engine="zarr",
         consolidated=consolidated,
         chunks=None,
@@ -95,7 +96,12 @@ def _open_zarr(source: str) -> xr.Dataset:
     )
 
 
-def _open_netcdf(handle: io.BufferedReader, source: str, option: str) -> xr.Dataset:
+def _opened(source: str) -> BinaryIO:
+    remote = cast(BinaryIO, io.BufferedReader(_Remote(source), _BUFFER)) if is_url(source) else None
+    return remote if remote is not None else Path(source).expanduser().open("rb")
+
+
+def _open_netcdf(handle: BinaryIO, source: str, option: str) -> xr.Dataset:
     magic = handle.read(8)
     handle.seek(0)
     if magic[:3] == b"CDF":

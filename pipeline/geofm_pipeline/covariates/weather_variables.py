@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -137,11 +137,7 @@ def _per_step(variable: Variable) -> Variable:
         per, assumed = "day", "precipitation of a monthly mean of daily sums (GRIB_stepType avg) is per day"
     elif not variable.steps.monthly:
         factor, per = factor / variable.steps.days, "day"
-    return Variable(**{**_fields(variable), "factor": factor, "per": per, "assumed": assumed})
-
-
-def _fields(variable: Variable) -> dict[str, object]:
-    return {name: getattr(variable, name) for name in Variable.__dataclass_fields__}
+    return replace(variable, factor=factor, per=per, assumed=assumed)
 
 
 def _variable(
@@ -201,8 +197,7 @@ def _plain(variable: xr.DataArray) -> str:
         return re.sub(r"[^a-z]", "", text)
     text = re.sub(r"\bof water( equivalent)?|\bwater\b|\bper\b", lambda m: "/" if m[0] == "per" else "", text)
     text = re.sub(r"([a-z]+)\s*-1\b", r"/\1", text).replace("/m2", "m-2")
-    words = [_WORDS.get(word, word) for word in re.findall(r"/|[a-z]+(?:-?\d+)?", text)]
-    return "".join(words)
+    return "".join(_WORDS.get(str(word), str(word)) for word in re.findall(r"/|[a-z]+(?:-?\d+)?", text))
 
 
 def _steps(data: xr.DataArray, dim: str, source: str) -> Steps:

@@ -6,12 +6,17 @@ Sizes are those of real HLS v2.0 granules, so the simulated archive, whose files
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from geofm_pipeline.config import SampleConfig
+from geofm_pipeline.config import SampleConfig, parse_bytes
+from geofm_pipeline.errors import ResourceError
 from geofm_pipeline.hls.bands import BANDS, BLOCK
 from geofm_pipeline.progress import duration, human_bytes
 from geofm_pipeline.stages.plan import Planned
@@ -102,7 +107,7 @@ def project(planned: Planned, scenes: pa.Table, config: SampleConfig) -> Project
     )
 
 
-def _granules_in_reach(planned: Planned, scenes: pa.Table, config: SampleConfig, first: np.ndarray) -> int:
+def _granules_in_reach(planned: Planned, scenes: pa.Table, config: SampleConfig, first: NDArray[np.bool_]) -> int:
     """Granules that some first-look unit of their tile may use, between its season and the farthest later date."""
     units = planned.plan["unit"].to_numpy()[first]
     at = np.searchsorted(planned.frame["unit"].to_numpy(), units)
@@ -118,3 +123,32 @@ def _granules_in_reach(planned: Planned, scenes: pa.Table, config: SampleConfig,
         rows = order[low:high]
         used[rows] |= (days[rows] >= first_day) & (days[rows] <= last_day)
     return int(used.sum())
+
+
+def refuse_too_much(projection: Projection, config: SampleConfig, out: Path) -> None:
+    """Refuse before spending, the worst demand first.
+
+    Raises
+    ------
+    ResourceError
+        When the projection exceeds --max-bytes, the free disk or the memory of this machine.
+    """
+    remedy = "lower --samples, --timesteps or --chip-size"
+    limit, most = parse_bytes(config.max_bytes), max(projection.read_bytes, projection.write_bytes)
+    if limit is not None and most > limit:
+        raise ResourceError(
+            f"the run would read {human_bytes(projection.read_bytes)} and write "
+            f"{human_bytes(projection.write_bytes)}, more than --max-bytes {config.max_bytes}; {remedy}, or raise it"
+        )
+    free = shutil.disk_usage(out).free
+    if projection.write_bytes > free:
+        raise ResourceError(
+            f"the run would write {human_bytes(projection.write_bytes)}, {out} has {human_bytes(free)} free; "
+            f"{remedy}, or name an --out with more room"
+        )
+    workers, memory = config.workers or os.cpu_count() or 1, psutil.virtual_memory().total
+    if config.scheduler is None and projection.memory_bytes * workers > memory:
+        raise ResourceError(
+            f"{workers} workers of {human_bytes(projection.memory_bytes)} exceed the machine's {human_bytes(memory)} "
+            f"of memory; lower --workers to {max(0, int(memory // projection.memory_bytes))}"
+        )
