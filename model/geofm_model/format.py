@@ -74,7 +74,8 @@ def read_header(path: Path) -> Header:
     version = attributes.get("schema_version")
     if version != SCHEMA_VERSION:
         raise StoreError(
-            f"{path} has store schema {version!r}, this reader knows {SCHEMA_VERSION}: install the geofm-model that does"
+            f"{path} has store schema {version!r}, this reader knows {SCHEMA_VERSION}: "
+            "install the version of geofm-model that reads it"
         )
     if attributes.get("complete") is not True:
         raise StoreError(f"{path} is not sealed: its writer was interrupted; repeat the geofm-sample command")

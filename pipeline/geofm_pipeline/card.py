@@ -43,12 +43,14 @@ class Card:
         found = self._sections.get(name)
         return dict(found) if isinstance(found, Mapping) else {}
 
-    def say(self, sentence: str) -> None:
-        """Keep a sentence that was told to the user, once."""
+    def say(self, sentence: str) -> bool:
+        """Keep a sentence for the user; False when it was said before."""
         said = self._sections.get("said")
         sentences: list[object] = list(said) if isinstance(said, list) else []
-        if sentence not in sentences:
-            self.set("said", [*sentences, sentence])
+        if sentence in sentences:
+            return False
+        self.set("said", [*sentences, sentence])
+        return True
 
     def took(self, stage: str, seconds: float) -> None:
         """Note how long a stage took; a continued stage adds up."""

@@ -46,3 +46,56 @@ def report(argv: Sequence[str], progress: Progress) -> int:
     print_path = render_report(options.dir)
     progress.say(f"report: {print_path}")
     return 0
+
+
+def simulate(argv: Sequence[str], progress: Progress) -> int:
+    """`geofm-sample simulate OUT`: make an archive of simulated granules, land cover and weather."""
+    from geofm_pipeline.simulator import FAULTS
+    from geofm_pipeline.simulator import simulate as build
+    from geofm_pipeline.years import parse_years
+
+    parser = _Parser(
+        prog=f"{PROGRAM} simulate",
+        description="Make an archive of simulated HLS granules with its catalogues, land cover and weather.",
+        epilog="docs/simulator.md says what the archive holds and what each fault does.",
+    )
+    parser.add_argument("out", type=Path, help="folder to make")
+    parser.add_argument("--tiles", required=True, help="MGRS tile ids, e.g. 32TNR,32TNS")
+    parser.add_argument("--years", required=True, help="2022, 2019-2021 or 2019,2021")
+    parser.add_argument("--seed", type=int, default=0, help="another seed is another world (default 0)")
+    parser.add_argument("--faults", default="", help=f"all, or names with commas: {', '.join(FAULTS)}")
+    parser.add_argument(
+        "--extent", help="ROW,COL,HEIGHT,WIDTH in pixels: the part of each tile that holds data (default whole tiles)"
+    )
+    parser.add_argument("--per-year", type=int, help="passes per year and tile (default every overpass)")
+    parser.add_argument("--tile-offset", type=int, default=0, help="counts by which a tile's reflectance is shifted")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    options = parser.parse_args(argv)
+    archive = build(
+        options.out,
+        tiles=_words(options.tiles),
+        years=parse_years(options.years).years,
+        seed=options.seed,
+        faults=_words(options.faults),
+        extent=_extent(options.extent),
+        per_year=options.per_year,
+        tile_offset=options.tile_offset,
+        workers=options.workers,
+        progress=progress.say,
+    )
+    progress.say(f"archive: --catalog {archive.items} --land-cover {archive.land_cover} --weather {archive.weather}")
+    return 0
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _extent(text: str | None) -> tuple[int, int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        row, col, height, width = (int(word) for word in text.split(","))
+    except ValueError:
+        raise InputError(f"--extent {text!r} must be four whole numbers ROW,COL,HEIGHT,WIDTH in pixels") from None
+    return row, col, height, width

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import difflib
 import http.client
+import io
 import re
 import shutil
 import tempfile
 import unicodedata
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -213,9 +215,13 @@ def _shapefile(name: str, cache: Path | None) -> Path:
 class _PatientDownloader(NEShpDownloader):  # type: ignore[misc]  # cartopy publishes no types
     """Cartopy's downloader with a time limit, and without half a file in the cache when it is interrupted."""
 
-    def _urlopen(self, url: str) -> http.client.HTTPResponse:
-        response: http.client.HTTPResponse = urllib.request.urlopen(url, timeout=_TIMEOUT_S)
-        return response
+    def _urlopen(self, url: str) -> io.BytesIO:
+        try:
+            with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
+                return io.BytesIO(response.read())
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise
 
     def acquire_resource(self, target_path: str | Path, format_dict: dict[str, object]) -> Path:
         target = Path(target_path)

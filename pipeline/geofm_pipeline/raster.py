@@ -116,7 +116,7 @@ class RasterLevel:
 
     def read(self, *, row: int, col: int, height: int, width: int) -> NDArray[np.generic]:
         """Pixels [height, width] from (row, col) of this level; the window must lie inside it."""
-        return np.asarray(self._source.read(1, window=Window(col, row, width, height)))
+        return np.asarray(self._source.read(1, window=Window.from_slices((row, row + height), (col, col + width))))
 
     def close(self) -> None:
         """Release the file."""

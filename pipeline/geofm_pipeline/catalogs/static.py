@@ -27,7 +27,7 @@ def static_items(href: str) -> Iterator[CatalogItem]:
             raise ArchiveError(f"{href} is a STAC {type(top).__name__}, not a catalogue of items")
         for item in top.get_items(recursive=True):
             yield _item(item, item.get_self_href() or href)
-    except (pystac.STACError, OSError, ValueError, KeyError) as error:
+    except (pystac.STACError, pystac.STACTypeError, OSError, ValueError, KeyError) as error:
         raise ArchiveError(
             f"the static catalogue {href} cannot be read to its end: {error}; check that the files it links to are "
             f"there and are JSON, then run again"

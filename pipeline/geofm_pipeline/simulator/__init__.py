@@ -4,10 +4,9 @@ The world is a function of UTM position and time, never of the tile, so neighbou
 bit where they overlap. Everything follows from one seed.
 """
 
-from geofm_pipeline.simulator.archive import Archive, build_archive
+from geofm_pipeline.simulator.archive import Archive, build_archive, open_archive, truth_surface
 from geofm_pipeline.simulator.demo import DEMO_REGION, benchmark_spec, demo_archive, demo_spec, simulate
 from geofm_pipeline.simulator.spec import FAULTS, ArchiveSpec, Extent
-from geofm_pipeline.simulator.truth import truth_surface
 
 __all__ = [
     "DEMO_REGION",
@@ -19,6 +18,7 @@ __all__ = [
     "build_archive",
     "demo_archive",
     "demo_spec",
+    "open_archive",
     "simulate",
     "truth_surface",
 ]

@@ -145,7 +145,7 @@ def _wild(seed: int, window: Window, land: Relief, slope: Field, warmth: Field, 
     curve[(open_land & (warmth <= 14)) | (warmth < 11.3)] = CURVE["alpine"]
     curve[(warmth > 10.2) & (warmth < 11.8) & (forest > 0.2)] = CURVE["shrub"]
     curve[(warmth < 8.4 + 1.2 * (forest < 0)) | ((slope > 0.95) & (forest < 0.6))] = CURVE["rock"]
-    curve[(warmth < 5.2) & (slope < 0.75)] = CURVE["ice"]
+    curve[(warmth + 1.3 * forest < 5.6) & (slope < 0.62)] = CURVE["ice"]
     return curve
 
 
@@ -171,7 +171,7 @@ def _shores(seed: int, window: Window, curve: NDArray[np.uint8], land: Relief, s
 
 
 def _texture(seed: int, window: Window) -> NDArray[np.int8]:
-    value = fractal(seed, "texture", window, coarsest=64, finest=1, roughness=0.8)
+    value = fractal(seed, "texture", window, coarsest=64, finest=1, roughness=0.66)
     return np.clip(value * np.float32(32), -127, 127).astype(np.int8)
 
 

@@ -15,6 +15,8 @@ from geofm_pipeline.simulator.noise import Field, Window, at_points, fractal, sm
 
 _VALLEY = 512  # spacing of the main valleys' noise, 15 km
 _MOUNTAINS = 1024  # of mountain ranges, 31 km
+_FLANK_M = 1100.0  # rise of mountain flanks per unit of valley noise, metres
+_RIDGE_M = 1550.0  # mean height of ridges above their flanks, metres
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +43,10 @@ def relief(seed: int, window: Window) -> Relief:
     """The land of a window."""
     wide = window.grown(2)  # slopes of heights, which know the slope of the valley noise
     mountains = _mountains(seed, wide)
-    valley, side = _valley_noise(seed, wide), fractal(seed, "side-valley", wide, coarsest=256, finest=64)
+    valley = _valley_noise(seed, wide)
     bank = _bank(seed, wide, valley, mountains)
-    stream = _distance(side)
-    elevation = _elevation(seed, wide, mountains, valley, side, bank)
+    stream = _distance(fractal(seed, "brook", wide, coarsest=256, finest=64))
+    elevation = _elevation(seed, wide, mountains, valley, bank)
     rise_south, rise_east = _gradient(elevation)
     inner = (slice(2, -2), slice(2, -2))
     return Relief(
@@ -68,7 +70,8 @@ def coarse_elevation(
     )
     base = _base(at_points(seed, "continent", zone, rows, cols, 4096))
     valley = at_points(seed, "valley", zone, rows, cols, _VALLEY)
-    return base + mountains * (150 + 1900 * np.abs(valley)), mountains.astype(np.float64)
+    flank = _flank(valley)
+    return base + mountains * (_FLANK_M * flank + _RIDGE_M * np.minimum(flank * 3, 1)), mountains.astype(np.float64)
 
 
 def _range_shape(low: Field, edge: Field) -> Field:
@@ -107,17 +110,33 @@ def _distance(field: Field) -> Field:
     return np.abs(field) / np.maximum(slope, np.float32(3e-4))
 
 
-def _elevation(seed: int, window: Window, mountains: Field, valley: Field, side: Field, bank: Field) -> Field:
+def _elevation(seed: int, window: Window, mountains: Field, valley: Field, bank: Field) -> Field:
+    """Mountains rise from the valley floors and carry ridges; plains swell gently; shores are flat."""
     base = _base(smooth(seed, "continent", window, 4096))
-    ridge = np.sqrt(valley * valley + np.float32(0.01)) - np.float32(0.1)
-    spur = np.sqrt(side * side + np.float32(0.004)) - np.float32(0.06)
-    crest = np.float32(1) - np.abs(fractal(seed, "crest", window, coarsest=64, finest=4, roughness=0.48))
-    relative = np.float32(1750) * ridge + np.float32(620) * spur * np.minimum(ridge * 3, 1)
-    relative += np.float32(300) * crest * np.minimum(ridge * np.float32(1.6), 1)
+    flank = _flank(valley)
+    rise = np.float32(_FLANK_M) * flank + np.float32(_RIDGE_M) * np.minimum(flank * 3, 1) * _ridges(seed, window)
     swell = np.float32(14) * fractal(seed, "swell", window, coarsest=128, finest=8)
-    rough = np.float32(26) * mountains * fractal(seed, "rough", window, coarsest=8, finest=2, roughness=0.55)
-    floor = smoothstep(0, 22, bank)
-    return base + mountains * relative * floor + (swell * (1 - mountains) + rough * np.minimum(ridge * 4, 1)) * floor
+    return base + (mountains * rise + swell * (1 - mountains)) * smoothstep(0, 22, bank)
+
+
+def _flank(valley: Field) -> Field:
+    """How far up from the valley floor, 0 at the river; rounded, so that valleys have floors."""
+    return np.sqrt(valley * valley + np.float32(0.01)) - np.float32(0.1)
+
+
+def _ridges(seed: int, window: Window) -> Field:
+    """Ridged multifractal (Musgrave 1993): crests where noise crosses zero, rougher where it is high; mean near 1."""
+    total = np.zeros(window.shape, dtype=np.float32)
+    weight: Field | np.float32 = np.float32(1)
+    amplitude, spacing = np.float32(1), 256
+    while spacing >= 4:
+        crest = np.float32(1) - np.abs(smooth(seed, "ridge", window, spacing)) * np.float32(0.8)
+        crest = np.maximum(crest, 0) ** 2
+        total += amplitude * weight * crest
+        weight = np.clip(crest * np.float32(1.7), np.float32(0.15), 1)
+        amplitude *= np.float32(0.52)
+        spacing //= 2
+    return total * np.float32(1.05)
 
 
 def _gradient(field: Field) -> tuple[Field, Field]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from geofm_pipeline.hls import fmask as fm
 from geofm_pipeline.hls.bands import BANDS, FILL, Sensor
-from geofm_pipeline.simulator.climate import BELT
+from geofm_pipeline.simulator.climate import BELT, day_index
 from geofm_pipeline.simulator.ground import CURVE, Ground, stripes
 from geofm_pipeline.simulator.noise import Field, Window, smooth, smoothstep, white
 from geofm_pipeline.simulator.orbits import Overpass, sun
@@ -28,7 +28,6 @@ from geofm_pipeline.simulator.spectra import (
     spectral_table,
     table_rows,
 )
-from geofm_pipeline.simulator.climate import day_index
 from geofm_sampling.hashing import hashed_uniform
 
 _RESPONSE: dict[Sensor, tuple[float, ...]] = {
@@ -40,7 +39,7 @@ _HAZE = (95.0, 62.0, 38.0, 10.0, 3.0, 0.0)
 """Counts that one unit of haze adds, by band."""
 _DIFFUSE = (0.52, 0.46, 0.42, 0.33, 0.26, 0.24)
 """Share of the light that comes from the whole sky and reaches shadows, by band."""
-_NOISE = 11.0  # peak-to-peak sensor noise in counts
+_NOISE = 6.0  # peak-to-peak sensor noise in counts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,9 +74,6 @@ def _plan_anew(
 ) -> str:
     cells = _cells(inputs, design, scenes, progress, card)
     strata = fit_strata(cells, seed=design.seed)
-    for note in strata.notes:
-        card.say(note)
-        progress.say(f"plan: {note}")
     frame = build_frame(cells, strata, years=design.years, chip_size=design.chip_size)
     del cells
     plan = draw_master(frame, design)
@@ -105,8 +103,7 @@ def _cells(inputs: Inputs, design: Design, scenes: pa.Table, progress: Progress,
         progress.say(f"plan: weather of {cells.num_rows:,} cells from {inputs.weather}")
         covered = weather_monthly(cells, inputs.weather, years=inputs.years)
         cells, notes["weather_note"] = covered.table, covered.note
-    for note in filter(None, notes.values()):
-        card.say(note)
+    _say(filter(None, notes.values()), progress, card)
     kept = _with_ground(cells)
     card.set("inputs", {**_input_facts(inputs), **notes})
     card.set("frame", {**owned.report.as_dict(), "out_of_frame_cells": cells.num_rows - kept.num_rows})
@@ -175,12 +172,17 @@ def _note_plan(card: Card, progress: Progress, frame: pa.Table, plan: pa.Table, 
     }
     card.set("frame", {**card.section("frame"), **facts})
     card.set("plan", {"digest": digest, "design": json.loads(design.to_json()), "strata": _strata_rows(record)})
-    for note in record.notes:
-        card.say(note)
+    _say(record.notes, progress, card)
     progress.say(
         f"plan: {frame.num_rows:,} units in {facts['strata']} strata, {plan.num_rows:,} ranked, "
         f"{pc.sum(plan['first_look']).as_py():,} in the first look"
     )
+
+
+def _say(notes: Iterable[str], progress: Progress, card: Card) -> None:
+    for note in notes:
+        if card.say(note):
+            progress.say(f"plan: {note}")
 
 
 def _strata_rows(record: PlanRecord) -> list[dict[str, object]]:

@@ -136,8 +136,8 @@ def _note_response(card: Card, progress: Progress, design: Design, found: Respon
         },
     )
     for sentence in found.said:
-        card.say(sentence)
-        progress.say(f"respond: {sentence}")
+        if card.say(sentence):
+            progress.say(f"respond: {sentence}")
     progress.say(f"respond: {looked:,} units looked at, {observable:,} observable, {drawn:,} drawn")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 import time
 from collections import defaultdict, deque
@@ -146,7 +147,7 @@ class RangeServer:
         elif fault == "html without type":
             self._answer(handler, 200, b"<html>Earthdata Login</html>", kind="application/octet-stream")
         elif fault == "reset":
-            handler.connection.close()
+            handler.connection.shutdown(socket.SHUT_RDWR)
         else:
             self._file(handler, span, fault)
 
@@ -165,7 +166,7 @@ class RangeServer:
             self._answer(handler, 416, b"")
             return
         if fault == "slow":
-            time.sleep(1.5)
+            time.sleep(0.5)
         extra = {"Content-Range": f"bytes {start}-{stop - 1}/{len(body)}"}
         self._answer(handler, 206, body[start:stop], extra, short=fault == "short")
 
@@ -185,7 +186,7 @@ class RangeServer:
         handler.wfile.write(body[: len(body) // 2] if short else body)
         if short:
             handler.wfile.flush()
-            handler.connection.close()
+            handler.connection.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -195,6 +196,7 @@ def range_server(scenes: tuple[SceneRef, ...]) -> Iterator[RangeServer]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             try:

@@ -157,7 +157,7 @@ def test_what_is_no_cog_is_named(data: bytes, cause: str) -> None:
 def test_codings_that_hls_never_has_are_refused(options: dict[str, object], cause: str) -> None:
     """An unknown coding is an error with its value, never a guess."""
     dtype = np.dtype(str(options.get("dtype", "int16")))
-    with pytest.raises(ValueError, match="TIFF|pixels") as caught:
+    with pytest.raises(ValueError, match=r"TIFF|pixels") as caught:
         check_codec(read_header(Recorded(tiff(np.ones((70, 70), dtype=dtype), **options))))
     assert cause in str(caught.value)
 

@@ -1,0 +1,189 @@
+"""The contact sheet: some chips of every stratum, all dates side by side, as a person would look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import zarr
+from numpy.typing import NDArray
+
+from geofm_pipeline.hls.bands import BANDS
+from geofm_pipeline.hls.fmask import BITS, DEFAULT_RULE, MaskRule
+from geofm_pipeline.report import pixels, words
+from geofm_pipeline.report.folder import Folder
+from geofm_sampling.hashing import hashed_words
+from geofm_sampling.unit import unpack_units
+
+MOST_CHIPS = 48
+MOST_DATES = 6
+"""Dates shown per chip; further ones are counted in words."""
+MOST_BYTES = 2_400_000
+"""Characters of all pictures together: the sheet ends early rather than grow beyond it."""
+UNFOLDED = 16
+"""Chips shown at once; the others wait behind a fold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One date of a chip."""
+
+    day: str
+    sensor: str
+    """`Landsat`, `Sentinel-2` or empty."""
+    clear: str
+    """Share of usable pixels in words."""
+    picture: str
+    """Data URI."""
+    mask: str | None
+    """Data URI of the unusable pixels, None where all are usable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChipCard:
+    """One chip of the sheet."""
+
+    unit: str
+    tile: str
+    place: str
+    stratum: str
+    colour: str
+    views: Sequence[View]
+    more_dates: int
+    index: int
+    """Sample index in the store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContactSheet:
+    """The chips shown, those to unfold, and how many there are in all."""
+
+    first: Sequence[ChipCard]
+    folded: Sequence[ChipCard]
+    total: int
+    """Written chips of the store."""
+    unreadable: Sequence[str]
+    """Why a chip of the sheet could not be shown, one sentence each."""
+
+    @property
+    def chips(self) -> Sequence[ChipCard]:
+        return [*self.first, *self.folded]
+
+
+def contact_sheet(folder: Folder) -> ContactSheet | None:
+    """The sheet; None where no pixels were written yet."""
+    places, store = folder.places, folder.store
+    if places is None or store is None or not places.num_rows or "image" not in store or "fmask" not in store:
+        return None
+    rows = _present(folder, places)
+    order = rows[stratified_order(places["unit"].to_numpy()[rows], places["stratum"].to_numpy()[rows])]
+    cards, unreadable, used = list[ChipCard](), list[str](), 0
+    reader = _Reader(folder, places, store)
+    for row in order[:MOST_CHIPS].tolist():
+        try:
+            card = reader.card(row)
+        except (OSError, ValueError, RuntimeError, IndexError, KeyError) as error:
+            unreadable.append(f"Sample {reader.index[row]} could not be read: {error}")
+            continue
+        used += sum(len(view.picture) + len(view.mask or "") for view in card.views)
+        if used > MOST_BYTES and cards:
+            break
+        cards.append(card)
+    if not cards and not unreadable:
+        return None
+    return ContactSheet(first=cards[:UNFOLDED], folded=cards[UNFOLDED:], total=rows.size, unreadable=unreadable)
+
+
+def stratified_order(units: NDArray[np.uint64], strata: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Rows in hashed order, one of every stratum before the second of any; the same for every order of rows."""
+    word = hashed_words(0, "report/sheet", units)
+    by_stratum = np.lexsort((word, strata))
+    sorted_strata = strata[by_stratum]
+    first = np.flatnonzero(np.r_[True, sorted_strata[1:] != sorted_strata[:-1]]) if units.size else np.zeros(0, int)
+    turn = np.arange(units.size) - np.repeat(first, np.diff(np.r_[first, units.size]))
+    return np.asarray(by_stratum[np.lexsort((word[by_stratum], turn))], dtype=np.int64)
+
+
+def _present(folder: Folder, places: pa.Table) -> NDArray[np.int64]:
+    """Rows whose pixels are in the store: written ones, or in an unfinished store those whose shard is there."""
+    if folder.samples is not None:
+        return np.flatnonzero(np.array(places["state"].to_pylist(), dtype=object) == "written")
+    shards = {int(path.name.split(".")[1]) for path in (folder.root / "store.zarr" / "image").glob("c.*")}
+    return np.flatnonzero(np.isin(places["shard"].to_numpy(), sorted(shards)))
+
+
+class _Reader:
+    """Reads chips of one store and makes their cards."""
+
+    def __init__(self, folder: Folder, places: pa.Table, store: zarr.Group) -> None:
+        self.places, self.folder = places, folder
+        attributes = store.attrs.get("geofm")
+        self._facts: Mapping[str, object] = attributes if isinstance(attributes, dict) else {}
+        image, fmask = store["image"], store["fmask"]
+        if not isinstance(image, zarr.Array) or not isinstance(fmask, zarr.Array):
+            raise ValueError("image and fmask of the store are no arrays")
+        self.image, self.fmask = image, fmask
+        self.rule = _mask_rule(self._facts)
+        shard_size = self._facts.get("shard_size")
+        self.index = (
+            places["index"].to_numpy()
+            if "index" in places.column_names
+            else places["shard"].to_numpy().astype(np.int64) * (shard_size if isinstance(shard_size, int) else 64)
+            + places["row"].to_numpy()
+        )
+        self.units = places["unit"].to_numpy()
+        self.tile = unpack_units(self.units).tile
+        self.at = folder.cells.place(self.units) if folder.cells is not None else np.full(self.units.shape, -1)
+
+    def card(self, row: int) -> ChipCard:
+        index = int(self.index[row])
+        image = np.asarray(self.image[index], dtype=np.int16)
+        fmask = np.asarray(self.fmask[index], dtype=np.uint8)
+        if image.ndim != 4 or image.shape[1] != len(BANDS):
+            raise ValueError(f"its image has shape {image.shape}, not [T, {len(BANDS)}, H, W]")
+        stratum = self.places["stratum"][row].as_py()
+        names = self.folder.strata.names if self.folder.strata else ()
+        head, season = words.stratum_parts(names[stratum] if stratum < len(names) else f"stratum {stratum}", stratum)
+        return ChipCard(
+            unit=str(self.units[row]),
+            tile=str(self.tile[row]),
+            place=self._place(row),
+            stratum=f"{words.class_words(head)}, {words.season_words(self.folder.strata, head, season, self._south(row))}",
+            colour=words.group_colour(head.split("/")[0]),
+            views=self._views(row, image, fmask),
+            more_dates=max(0, image.shape[0] - MOST_DATES),
+            index=index,
+        )
+
+    def _views(self, row: int, image: NDArray[np.int16], fmask: NDArray[np.uint8]) -> list[View]:
+        stretch = pixels.chip_stretch(image, fmask, self.rule)
+        dates, granules = self.places["dates"][row].as_py(), self.places["granules"][row].as_py()
+        valid = self.places["valid" if "valid" in self.places.column_names else "clear"][row].as_py()
+        return [
+            View(
+                day=words.day(dates[t]),
+                sensor={"L30": "Landsat", "S30": "Sentinel-2"}.get(granules[t][4:7], ""),
+                clear=words.percent(valid[t]),
+                picture=pixels.photograph(pixels.true_colour(image[t], stretch)),
+                mask=pixels.mask_overlay(image[t], fmask[t], self.rule),
+            )
+            for t in range(min(image.shape[0], MOST_DATES, len(dates)))
+        ]
+
+    def _place(self, row: int) -> str:
+        at = int(self.at[row])
+        cells = self.folder.cells
+        return words.place(float(cells.lon[at]), float(cells.lat[at])) if cells is not None and at >= 0 else ""
+
+    def _south(self, row: int) -> bool:
+        at = int(self.at[row])
+        return bool(self.folder.cells is not None and at >= 0 and self.folder.cells.lat[at] < 0)
+
+
+def _mask_rule(facts: Mapping[str, object]) -> MaskRule:
+    rule = facts.get("valid_pixel")
+    bits = rule.get("bits") if isinstance(rule, Mapping) else None
+    known = tuple(bit for bit in bits if bit in BITS) if isinstance(bits, list) else ()
+    return MaskRule(bits=known) if known else DEFAULT_RULE

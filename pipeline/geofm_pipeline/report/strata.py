@@ -1,0 +1,240 @@
+"""Strata in figures: the table from the frame to the written chips, the toll of clouds, and how evenly strata are filled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from geofm_pipeline.report import words
+from geofm_pipeline.report.folder import Folder
+from geofm_sampling.unit import SEASONS
+
+COLLAPSE = 60
+"""Strata above which the table shows land-cover groups first and folds the strata away."""
+MOST_ROWS = 600
+"""Rows of the folded table; the tables of the folder hold all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a strata table; a stage that has not run leaves None."""
+
+    name: str
+    """The class in words, e.g. `tree · climate 3`."""
+    season: str
+    """Months in words."""
+    colour: str
+    """Colour of its land-cover group."""
+    frame: int
+    looked: int | None
+    observable: int | None
+    drawn: int | None
+    written: int | None
+    failed: int | None
+    chance: str
+    """Range of π₁ in words."""
+    reasons: Sequence[tuple[str, int]]
+    """Why looked-at units were not observable: label and number, most frequent first."""
+
+    @property
+    def toll(self) -> float | None:
+        """Share of the looked-at units that were observable."""
+        return self.observable / self.looked if self.looked and self.observable is not None else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Entry of the toll matrix."""
+
+    share: float | None
+    looked: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrataPanel:
+    """What the strata section shows."""
+
+    rows: Sequence[Row]
+    """One per stratum in the frame; at most MOST_ROWS."""
+    left_out: int
+    """Strata that `rows` leaves out."""
+    groups: Sequence[Row]
+    """Land-cover group × season, when there are more than COLLAPSE strata."""
+    total: Row
+    tops: Mapping[str, int]
+    """Column → largest value in `rows`, for shading."""
+    group_tops: Mapping[str, int]
+    seasons: Sequence[str]
+    """Heads of the toll matrix."""
+    toll: Sequence[tuple[str, str, Sequence[Cell]]]
+    """(class in words, colour, one cell per season), at most COLLAPSE lines; empty before the look."""
+    climates: Sequence[tuple[str, str]]
+    """(climate, what it is like)."""
+    count: int
+    """Strata of the frame, H."""
+    effective: float | None
+    """Effective strata of the written chips."""
+    empty: Sequence[str]
+    """Strata of the frame of which no chip was drawn."""
+
+
+def strata_panel(folder: Folder) -> StrataPanel | None:
+    """The panel, None before the plan."""
+    if not folder.frame_units:
+        return None
+    names = _names(folder)
+    tally = _Tally(folder)
+    south = folder.cells is not None and bool(np.median(folder.cells.lat) < 0)
+    order = sorted(folder.frame_units, key=lambda h: (words.stratum_parts(names[h], h)[0] == "other", h))
+    rows = [_row(folder, tally, names[h], [h], south) for h in order]
+    groups = _grouped(folder, tally, names, order, south) if len(rows) > COLLAPSE else []
+    shown = rows[:MOST_ROWS]
+    return StrataPanel(
+        rows=shown,
+        left_out=len(rows) - len(shown),
+        groups=groups,
+        total=_row(folder, tally, "all strata", order, south),
+        tops=_tops(shown),
+        group_tops=_tops(groups),
+        seasons=[f"season {season}" for season in range(SEASONS)] if len(groups) else _season_heads(folder, south),
+        toll=_toll(folder, tally, names, order) if folder.response is not None else [],
+        climates=_climates(folder),
+        count=len(rows),
+        effective=effective_strata(tally.written.values()),
+        empty=[f"{row.name}, {row.season}" for row in rows if row.drawn == 0],
+    )
+
+
+def effective_strata(counts: Sequence[int] | object) -> float | None:
+    """exp(−Σ p ln p) of the counts of written chips per stratum; None without any."""
+    values = np.array([count for count in counts if count > 0], dtype=np.float64)  # type: ignore[attr-defined]
+    if not values.size:
+        return None
+    p = values / values.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+class _Tally:
+    """Counts per stratum number of every stage that has run."""
+
+    def __init__(self, folder: Folder) -> None:
+        response, samples = folder.response, folder.samples
+        self.answered, self.published = response is not None, samples is not None
+        self.states: dict[int, Counter[str]] = {}
+        self.drawn, self.written, self.failed = Counter[int](), Counter[int](), Counter[int]()
+        self.chances = dict(folder.chances)
+        if response is not None:
+            for stratum, state, count in _pairs(response, "state"):
+                self.states.setdefault(stratum, Counter())[state] += count
+            self.chances |= _realised(response)
+        if samples is not None:
+            good = pc.equal(samples["state"], "written")
+            self.written.update(samples.filter(good)["stratum"].to_pylist())
+            self.failed.update(samples.filter(pc.invert(good))["stratum"].to_pylist())
+
+    def states_of(self, strata: Sequence[int]) -> Counter[str]:
+        return sum((self.states.get(h, Counter()) for h in strata), Counter[str]())
+
+
+def _pairs(table: pa.Table, column: str) -> list[tuple[int, str, int]]:
+    counted = table.select(["stratum", column]).group_by(["stratum", column]).aggregate([([], "count_all")])
+    columns = (counted[name].to_pylist() for name in ("stratum", column, "count_all"))
+    return [(int(h), str(value), int(n)) for h, value, n in zip(*columns, strict=True)]
+
+
+def _realised(response: pa.Table) -> dict[int, tuple[float, float]]:
+    """π₁ at the realised look, which replaces the planned one."""
+    grouped = response.group_by("stratum").aggregate([("pi1", "min"), ("pi1", "max")])
+    columns = (grouped[name].to_pylist() for name in ("stratum", "pi1_min", "pi1_max"))
+    return {h: (low, high) for h, low, high in zip(*columns, strict=True)}
+
+
+def _names(folder: Folder) -> dict[int, str]:
+    frozen = folder.strata.names if folder.strata else ()
+    noted = {row.count("stratum"): row.text("name") for row in folder.card.part("plan").rows("strata")}
+    return {h: frozen[h] if h < len(frozen) else noted.get(h) or f"stratum {h}" for h in folder.frame_units}
+
+
+def _row(folder: Folder, tally: _Tally, name: str, strata: Sequence[int], south: bool) -> Row:
+    """The row of some strata together; `name` is that of the first, or says what they have in common."""
+    states, answered, published = tally.states_of(strata), tally.answered, tally.published
+    head, season = words.stratum_parts(name, strata[0])
+    drawn = states["drawn"]
+    ranges = [tally.chances[h] for h in strata if h in tally.chances]
+    reasons = Counter({key: states[key] for key in words.STATE_LABELS if states[key]})
+    return Row(
+        name=words.class_words(head),
+        season=words.season_words(folder.strata, head, season, south) if len(strata) == 1 else "",
+        colour=words.group_colour(head.split("/")[0]),
+        frame=sum(folder.frame_units[h] for h in strata),
+        looked=states.total() if answered else None,
+        observable=drawn + states["observable"] if answered else None,
+        drawn=drawn if answered else None,
+        written=sum(tally.written[h] for h in strata) if published else None,
+        failed=sum(tally.failed[h] for h in strata) if published else None,
+        chance=words.span(min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else "–",
+        reasons=[(words.STATE_LABELS[key], count) for key, count in reasons.most_common()],
+    )
+
+
+def _grouped(
+    folder: Folder, tally: _Tally, names: Mapping[int, str], order: Sequence[int], south: bool
+) -> Sequence[Row]:
+    """One row per land-cover group, over climates and seasons."""
+    members: dict[str, list[int]] = {}
+    for h in order:
+        members.setdefault(words.stratum_parts(names[h], h)[0].split("/")[0], []).append(h)
+    return [_row(folder, tally, name, strata, south) for name, strata in members.items()]
+
+
+def _tops(rows: Sequence[Row]) -> dict[str, int]:
+    columns = ("frame", "looked", "observable", "drawn", "written", "failed")
+    return {name: max((getattr(row, name) or 0 for row in rows), default=0) for name in columns}
+
+
+def _season_heads(folder: Folder, south: bool) -> list[str]:
+    """Months of each season where the whole frame has one calendar, else what the season means."""
+    strata = folder.strata
+    heads = []
+    for season in range(SEASONS):
+        spans = {words.season_words(strata, name, season, south) for name in _classes(folder)}
+        heads.append(spans.pop() if len(spans) == 1 else words.SEASON_NAMES[season])
+    return heads
+
+
+def _classes(folder: Folder) -> list[str]:
+    names = _names(folder)
+    return list(dict.fromkeys(words.stratum_parts(names[h], h)[0] for h in sorted(names)))
+
+
+def _toll(
+    folder: Folder, tally: _Tally, names: Mapping[int, str], order: Sequence[int]
+) -> list[tuple[str, str, Sequence[Cell]]]:
+    """Observable of looked-at, one line per class, or per land-cover group where there are many classes."""
+    lines: dict[str, list[list[int]]] = {}
+    fold = len({words.stratum_parts(names[h], h)[0] for h in order}) > COLLAPSE
+    for h in order:
+        head, season = words.stratum_parts(names[h], h)
+        lines.setdefault(head.split("/")[0] if fold else head, [[] for _ in range(SEASONS)])[season].append(h)
+    return [
+        (words.class_words(head), words.group_colour(head.split("/")[0]), [_cell(tally, strata) for strata in seasons])
+        for head, seasons in list(lines.items())[:COLLAPSE]
+    ]
+
+
+def _cell(tally: _Tally, strata: Sequence[int]) -> Cell:
+    states = tally.states_of(strata)
+    looked = states.total()
+    return Cell(share=(states["drawn"] + states["observable"]) / looked if looked else None, looked=looked)
+
+
+def _climates(folder: Folder) -> list[tuple[str, str]]:
+    if folder.strata is None or not folder.strata.climate.statistics:
+        return []
+    climate = folder.strata.climate
+    return [(f"climate {i}", words.climate_words(climate, i)) for i in range(len(climate.centroids))]
