@@ -9,8 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias, cast
 
-import google_crc32c
-
 from geofm_model.errors import StoreError
 from geofm_model.sample import BandStatistics, PixelRule
 
@@ -20,6 +18,8 @@ JsonObject: TypeAlias = dict[str, Json]
 SCHEMA_VERSION = 1
 NO_CHUNK = 2**64 - 1
 """Offset and length of a chunk that is all fill and therefore not stored."""
+NO_CRC = 2**32 - 1
+"""Checksum that stands for a chunk that is not stored."""
 ROW_CHUNK = 65536
 REMEDY = "run `geofm-sample verify` on it, then restore the file from a copy or write the store again"
 
@@ -99,12 +99,12 @@ def read_manifest(path: Path, header: Header) -> dict[str, JsonObject]:
 
 
 def check_file(path: Path, name: str, facts: JsonObject) -> None:
-    """Raise unless a small file has the size and CRC-32C the manifest says."""
+    """Raise unless a small file has the size and SHA-256 the manifest says."""
     try:
         data = (path / name).read_bytes()
     except FileNotFoundError:
         raise StoreError(f"{path / name} is missing; {REMEDY}") from None
-    if len(data) != facts.get("bytes") or f"{google_crc32c.value(data):08x}" != facts.get("crc32c"):
+    if len(data) != facts.get("bytes") or sha256(data).hexdigest() != facts.get("sha256"):
         raise StoreError(f"{path / name} was changed: size or checksum is not the manifest's; {REMEDY}")
 
 
@@ -123,6 +123,8 @@ def array_rules(header: Header) -> dict[str, ArrayRule]:
         "unit": _plain("uint64", (n,), NO_CHUNK),
         "manifest/image_shards": _plain("uint64", (header.shards, 3), NO_CHUNK),
         "manifest/fmask_shards": _plain("uint64", (header.shards, 3), NO_CHUNK),
+        "manifest/image_crc32c": _plain("uint32", (n,), NO_CRC),
+        "manifest/fmask_crc32c": _plain("uint32", (n,), NO_CRC),
         "manifest/image_index": _plain("uint64", (n, 2), NO_CHUNK),
         "manifest/fmask_index": _plain("uint64", (n, 2), NO_CHUNK),
     }
@@ -169,7 +171,7 @@ def _sharded(header: Header, dtype: str, sample: tuple[int, ...], fill: int, blo
 
 
 def _plain(dtype: str, shape: tuple[int, ...], fill: Json) -> ArrayRule:
-    size = {"float64": 8, "int32": 4, "int8": 1, "uint64": 8}[dtype]
+    size = {"float64": 8, "int32": 4, "uint32": 4, "int8": 1, "uint64": 8}[dtype]
     first = _BYTE if size == 1 else _LITTLE
     chunk = (min(ROW_CHUNK, shape[0]), *shape[1:])
     return ArrayRule(

@@ -47,6 +47,8 @@ class _Chunked:
     fill: int
     index: NDArray[np.uint64]
     """[N, 2] offset and length in the shard."""
+    crcs: NDArray[np.uint32]
+    """[N] CRC-32C of the encoded bytes."""
     shards: NDArray[np.uint64]
     """[S, 3] bytes, CRC-32C and samples of each shard."""
 
@@ -157,6 +159,7 @@ class Store:
             sample=rule.shape[1:],
             fill=self.rule.fill if name == "image" else self.rule.fmask_fill,
             index=self._arrays[f"manifest/{name}_index"].astype(np.uint64),
+            crcs=self._arrays[f"manifest/{name}_crc32c"].astype(np.uint32),
             shards=self._arrays[f"manifest/{name}_shards"].astype(np.uint64),
         )
 
@@ -198,7 +201,9 @@ class Store:
             os.close(fd)
         if len(data) != length:
             raise StoreError(f"sample {index} cannot be read: shard {file} ends early; {REMEDY}")
-        if length < _HEADER + 4 or google_crc32c.value(data) != _RESIDUE or not _fits(data, chunked):
+        # The residue says that the bytes fit the checksum at their end, the manifest that it is this sample's.
+        written = int.from_bytes(data[-4:], "little") == chunked.crcs[index]
+        if length < _HEADER + 4 or not written or google_crc32c.value(data) != _RESIDUE or not _fits(data, chunked):
             raise StoreError(f"sample {index} of shard {file} is corrupt: its CRC-32C does not match; {REMEDY}")
         return data
 

@@ -18,15 +18,17 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
+from shapely.geometry import MultiPolygon, Polygon
 
 from geofm_pipeline.hls.bands import PIXEL_M
 from geofm_pipeline.hls.grid import SQUARE_M, TILE_M, project, square, tile_grid, unproject, utm_zone
+from geofm_pipeline.lonlat import polygons, tile_polygon, union
 from geofm_pipeline.region import Region
 from geofm_sampling.tables import CELLS
 from geofm_sampling.unit import cells_per_side
 
 LATTICE_POINTS = 200_000
-"""Points of the coverage lattice over the tiles' bounds; shares are good to about 0.1 % when the region fills them."""
+"""Points of the coverage lattice on the region's ground that tiles hold; shares are good to about 0.1 %."""
 _REACH_KM = 170.0  # tiles further apart than this share no ground: the half diagonals of two tiles are 155 km
 _EARTH_KM = 6371.0
 _UTM_SCALE = 0.9996
@@ -44,7 +46,7 @@ class Coverage:
     twice: float
     """Share that two or more owned cells cover."""
     points: int
-    """Lattice points that the shares rest on; their standard error is below 0.5 / √points."""
+    """Lattice points that the shares rest on; the standard error of a share p is at most √(p (1 − p) / points)."""
     outside: float
     """Share of the region's ground that no tile present holds at all."""
 
@@ -258,7 +260,8 @@ def cell_area_km2(x: Floats, chip_size: int) -> Floats:
 
 
 def _coverage(present: _Present, region: Region, owned: NDArray[np.bool_], chip_size: int) -> Coverage:
-    lon, lat = _lattice(region, LATTICE_POINTS)
+    ground = polygons(shapely.intersection(region.geometry, union([tile_polygon(name) for name in present.names])))
+    lon, lat = _lattice(ground, LATTICE_POINTS)
     side = cells_per_side(chip_size)
     point, tile, row, col = present.holders(lon, lat)
     held = np.bincount(point, minlength=lon.size) > 0
@@ -272,26 +275,35 @@ def _coverage(present: _Present, region: Region, owned: NDArray[np.bool_], chip_
         once=float((covers == 1).sum() / total),
         twice=float((covers > 1).sum() / total),
         points=int(held.sum()),
-        outside=float(1 - held.mean()) if held.size else 0.0,
+        outside=max(0.0, 1.0 - _sphere_area(ground) / _sphere_area(region.geometry)),
     )
 
 
-def _lattice(region: Region, wanted: int) -> tuple[Floats, Floats]:
-    """About `wanted` points of equal area in the region: rows of equal height in latitude, shifted golden fractions."""
-    # In the cylindrical equal-area projection (longitude, sin latitude) the plane area is the sphere's.
-    flat = shapely.transform(
-        region.geometry, lambda xy: np.column_stack([np.radians(xy[:, 0]), np.sin(np.radians(xy[:, 1]))])
-    )
-    step = np.degrees(np.sqrt(max(flat.area, 1e-12) / wanted))
-    found: list[tuple[Floats, Floats]] = []
-    for west, south, east, north in region.boxes:
-        lats = np.arange(south + step / 2, north, step) if north - south > step else np.array([(south + north) / 2])
-        steps = step / np.maximum(np.cos(np.radians(lats)), 1e-3)
-        counts = np.maximum(np.round((east - west) / steps).astype(np.int64), 1)
-        lat = np.repeat(lats, counts)
-        place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        shift = np.repeat(np.arange(lats.size) * 0.6180339887 % 1.0, counts)
-        lon = west + (east - west) * (place + shift) / np.repeat(counts, counts)
-        inside = shapely.contains_xy(region.geometry, lon, lat)
-        found.append((lon[inside], lat[inside]))
-    return np.concatenate([lon for lon, _ in found]), np.concatenate([lat for _, lat in found])
+def _sphere_area(geometry: MultiPolygon) -> float:
+    """Area in steradians: in the cylindrical equal-area projection the plane's area is the sphere's."""
+    flat = shapely.transform(geometry, lambda xy: np.column_stack([np.radians(xy[:, 0]), np.sin(np.radians(xy[:, 1]))]))
+    return float(flat.area)
+
+
+def _lattice(ground: MultiPolygon, wanted: int) -> tuple[Floats, Floats]:
+    """About `wanted` points of equal area: rows of equal height in latitude, each shifted by the golden ratio."""
+    step = np.degrees(np.sqrt(max(_sphere_area(ground), 1e-14) / wanted))
+    found = [_part_lattice(part, step) for part in ground.geoms]
+    empty = np.empty(0)
+    return np.concatenate([empty, *(lon for lon, _ in found)]), np.concatenate([empty, *(lat for _, lat in found)])
+
+
+def _part_lattice(part: Polygon, step: float) -> tuple[Floats, Floats]:
+    """The points of one global lattice that lie in a polygon."""
+    west, south, east, north = part.bounds
+    rows = np.arange(np.floor(south / step), np.ceil(north / step))
+    lats = (rows + 0.5) * step
+    spacing = step / np.maximum(np.cos(np.radians(lats)), 1e-3)
+    shift = rows * 0.6180339887 % 1.0
+    first = np.floor(west / spacing)
+    counts = (np.ceil(east / spacing) - first + 1).astype(np.int64)
+    place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    lon, lat = (np.repeat(first + shift, counts) + place) * np.repeat(spacing, counts), np.repeat(lats, counts)
+    shapely.prepare(part)
+    inside = shapely.contains_xy(part, lon, lat)
+    return lon[inside], lat[inside]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import numpy as np
 import stackstac
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rasterio.enums import Resampling
     from rasterio.windows import Window
     from stackstac.raster_spec import RasterSpec
+    from stackstac.reader_protocol import Reader
     from stackstac.rio_env import LayeredEnv
 
 _CACHE_BYTES = 8 << 20
@@ -143,13 +144,13 @@ def tile_cube(
         snap_bounds=False,
         chunksize=chunk,
         dtype=dtype,
-        fill_value=dtype.type(fill),
+        fill_value=cast("int", dtype.type(fill)),  # stackstac wants the very type
         rescale=False,
         xy_coords="center",
         properties=False,
         band_coords=False,
         errors_as_nodata=(),
-        reader=partial(CubeReader, source=source),
+        reader=cast("type[Reader]", partial(CubeReader, source=source)),  # it is only ever called
     )
     assert isinstance(cube, xr.DataArray)
     return cube.assign_attrs(fill=fill)

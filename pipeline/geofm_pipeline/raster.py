@@ -16,6 +16,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
+from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rasterio.shutil import copy as gdal_copy
 from rasterio.windows import Window
@@ -59,7 +60,7 @@ def write_cog(
             dataset.update_tags(**dict(tags or {}))
             if colormap is not None:
                 dataset.write_colormap(1, dict(colormap))
-            dataset.build_overviews(list(overviews), rasterio.enums.Resampling.nearest)
+            dataset.build_overviews(list(overviews), Resampling.nearest)
             gdal_copy(dataset, temporary, driver="GTiff", BLOCKXSIZE=block, BLOCKYSIZE=block, **_GTIFF)
         temporary.replace(path)
     finally:

@@ -7,14 +7,13 @@ read: they may have come back. Tasks are batches of granules of one tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
@@ -30,6 +29,7 @@ A = TypeVar("A")
 R = TypeVar("R")
 BATCH = 64
 """Granules of one task: a few seconds of work."""
+_LOOKED_AT = ["granule_id", "date", "state", "data", "clear"]
 
 
 class MapTasks(Protocol):
@@ -141,7 +141,7 @@ class Screening:
             raise ValueError(f"all units must have the screening's chip size of {self._chip_size} px")
         parts = wanted.by_tile()
         self._screen({tile: self._missing(tile, part) for tile, part in parts.items()})
-        looks = [look_table(self._table(tile), part, self._chip_size) for tile, part in parts.items()]
+        looks = [look_table(self._table(tile, _LOOKED_AT), part, self._chip_size) for tile, part in parts.items()]
         return pa.concat_tables([LOOK.schema().empty_table(), *looks]).sort_by(
             [("unit", "ascending"), ("date", "ascending"), ("granule_id", "ascending")]
         )
@@ -155,14 +155,14 @@ class Screening:
     def facts(self) -> dict[str, object]:
         """What screening cost in this run, and each granule that could not be used with the cause; for the card."""
         table = self.granules()
-        unusable = table.filter(pc.not_equal(table["state"], OK))
+        unusable = table.filter(~_mask(table, "state", {OK}))
         causes = zip(unusable["granule_id"].to_pylist(), unusable["state"].to_pylist(), strict=True)
         refused = [{"granule": granule, "cause": cause} for granule, cause in causes]
         return {**vars(self.stats), "granules": table.num_rows, "refused": refused}
 
     def _missing(self, tile: str, part: Wanted) -> list[SceneRef]:
         scenes, states = self._scenes_of(tile), self._states(tile)
-        unknown = np.array([name not in states for name in scenes["granule_id"].to_pylist()], dtype=bool)
+        unknown = ~_mask(scenes, "granule_id", states)
         return scene_refs(scenes.filter(pa.array(part.any_needs(_days(scenes)) & unknown)))
 
     def _scenes_of(self, tile: str) -> pa.Table:
@@ -197,20 +197,20 @@ class Screening:
     def _keep(self, table: pa.Table) -> None:
         tile = table["tile"][0].as_py()
         self.stats.granules_read += table.num_rows
-        self.stats.bytes_read += pc.sum(table["bytes"]).as_py()
+        self.stats.bytes_read += int(table["bytes"].to_numpy().sum())
         self._known[tile].update(zip(table["granule_id"].to_pylist(), table["state"].to_pylist(), strict=True))
-        read = table.filter(table["read"])
+        read = table.filter(_mask(table, "read", {True}))
         if read.num_rows:
             self._write_cache(tile, pa.concat_tables([self._read_cache(tile), read]))
-        unread = table.filter(pc.invert(table["read"]))
+        unread = table.filter(~_mask(table, "read", {True}))
         self._unread[tile] = pa.concat_tables([self._unread.get(tile, unread.slice(0, 0)), unread])
 
-    def _table(self, tile: str, columns: list[str] | None = None) -> pa.Table:
+    def _table(self, tile: str, columns: list[str]) -> pa.Table:
         """What is known of a tile's granules that are in the SCENES table, each once."""
         cached = self._read_cache(tile, columns)
         unread = self._unread.get(tile, SCREENING.schema().empty_table()).select(cached.column_names)
         table = pa.concat_tables([cached, unread])
-        return table.filter(pc.is_in(table["granule_id"], pa.array(list(self._states(tile)), type=pa.string())))
+        return table.filter(_mask(table, "granule_id", self._states(tile)))
 
     def _path(self, tile: str) -> Path:
         return self._folder / f"{tile}.parquet"
@@ -221,7 +221,9 @@ class Screening:
         if not path.exists():
             return SCREENING.schema().empty_table().select(names)
         try:
-            table = SCREENING.check(pq.read_table(path))
+            with pq.ParquetFile(path) as file:
+                SCREENING.check(file.schema_arrow.empty_table())
+                table = file.read(columns=names)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(
                 f"the screening cache {path} cannot be read ({error}): delete this file, "
@@ -312,7 +314,7 @@ def _shares(
     screening: pa.Table, name: str, chip_size: int, granule: NDArray[np.int64], cell: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Share of each (granule, cell)'s pixels in a COUNTS column, NaN where the granule's Fmask is not usable."""
-    usable = np.asarray(pc.equal(screening["state"], OK))
+    usable = _mask(screening, "state", {OK})
     counts = cell_matrix(screening.filter(pa.array(usable)), name, chip_size)
     row = np.cumsum(usable)[granule] - 1  # of a granule among the usable ones
     good = usable[granule]
@@ -324,13 +326,14 @@ def _shares(
 def _by_tile(scenes: pa.Table) -> dict[str, pa.Table]:
     """The rows of each tile; hrefs stay templates, so that a million granules stay small."""
     order = scenes.sort_by([("tile", "ascending"), ("time", "ascending"), ("granule_id", "ascending")])
-    runs = pc.run_end_encode(order["tile"].cast(pa.string()).combine_chunks())
-    ends = runs.run_ends.to_pylist()
-    starts = [0, *ends[:-1]]
-    return {
-        tile: order.slice(start, end - start)
-        for tile, start, end in zip(runs.values.to_pylist(), starts, ends, strict=True)
-    }
+    tiles, starts = np.unique(np.asarray(order["tile"].cast(pa.string()).to_numpy(), dtype="U5"), return_index=True)
+    ends = [*starts[1:], order.num_rows]
+    return {str(tile): order.slice(start, end - start) for tile, start, end in zip(tiles, starts, ends, strict=True)}
+
+
+def _mask(table: pa.Table, column: str, values: Container[object]) -> NDArray[np.bool_]:
+    """Which rows have one of `values` in a column, shape (rows,)."""
+    return np.array([value in values for value in table[column].to_pylist()], dtype=np.bool_)
 
 
 def _days(scenes: pa.Table) -> NDArray[np.int64]:

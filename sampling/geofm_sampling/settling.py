@@ -21,7 +21,7 @@ _DRAWN, _OBSERVABLE = STATE_NAMES.index("drawn"), STATE_NAMES.index("observable"
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """Everything known of the looked-at units, sorted by (stratum, rank); every field has shape (n,)."""
+    """Everything known of the units of phase 1, sorted by (stratum, rank); every field has shape (n,)."""
 
     unit: NDArray[np.uint64]
     stratum: NDArray[np.int32]
@@ -33,7 +33,7 @@ class Settled:
     found: Sequence[Found]
     """What each batch of looks found, at least one, in any order of batches."""
     place: NDArray[np.int64]
-    """Position of each unit in the concatenated batches."""
+    """Position of each unit in the concatenated batches, which may hold more units."""
 
     def column(self, name: str) -> NDArray[np.generic]:
         """A per-unit field of all batches, in the order of this record."""
@@ -51,11 +51,12 @@ class _Chosen:
     """Shape (drawn,)."""
 
 
-def response_table(settled: Settled, record: PlanRecord, drawn: NDArray[np.int64]) -> pa.Table:
-    """The RESPONSE table with `drawn` units of each stratum chosen by equal-probability ordered pivotal."""
+def response_table(settled: Settled, record: PlanRecord, wanted: NDArray[np.int64]) -> pa.Table:
+    """The RESPONSE table with `wanted` observable units of each stratum, or all, by equal-probability pivotal."""
     state = settled.column("state").astype(np.int8)
     looked = np.bincount(settled.stratum, minlength=len(record.names))
     observable = np.bincount(settled.stratum[state == _OBSERVABLE], minlength=len(record.names))
+    drawn = np.minimum(wanted, observable)
     chosen = _second_phase(settled, state, observable, drawn, record)
     can_be_drawn = state == _OBSERVABLE
     state[chosen] = _DRAWN
@@ -116,7 +117,7 @@ def _second_phase(
 
 def _dates(settled: Settled, chosen: NDArray[np.int64], design: Design) -> _Chosen:
     """One sequence for each chosen row; candidates of all batches are brought into the order of the chosen rows."""
-    owner_of_place = np.full(settled.place.size, -1, dtype=np.int64)
+    owner_of_place = np.full(sum(found.state.size for found in settled.found), -1, dtype=np.int64)
     owner_of_place[settled.place[chosen]] = np.arange(chosen.size)
     candidates, granule = _gathered(settled.found, owner_of_place)
     sequences = draw_sequences(candidates, settled.unit[chosen], design)

@@ -99,7 +99,7 @@ RESPONSE = TableContract(
         "row": Column(type=pa.int32(), meaning="row within the shard, -1 if not drawn"),
     },
 )
-"""Every unit that was looked at, sorted by (stratum, rank); `shard >= 0` marks the drawn ones."""
+"""Every unit of phase 1 (the first k_h ranks), sorted by (stratum, rank); `shard >= 0` marks the drawn ones."""
 
 STATES = {
     "drawn": "observable and drawn in phase 2",

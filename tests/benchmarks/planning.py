@@ -23,7 +23,7 @@ from geofm_sampling import Design, build_frame, draw_master, fit_strata, plan_re
 
 CHIP, SIDE = 256, 14
 YEARS = (2021, 2022)
-UNITS_PER_CELL = 9  # eight seasons of two years, one of them cut in two at the turn of the year
+UNITS_PER_CELL = 8  # four seasons of two years, and a ninth where one is cut in two at the turn of the year
 CODES = (10, 20, 30, 40, 50, 60, 80, 90)
 
 

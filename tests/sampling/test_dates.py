@@ -68,10 +68,7 @@ def test_probabilities_equal_enumeration(problem: tuple[Candidates, Design, int]
     keep = np.isin(c.owner, able)
     numbers = np.flatnonzero(keep)
     renumbered = candidates(
-        [
-            (able.index(int(c.owner[i])), int(c.date[i]), float(c.clear[i]), bool(c.anchor[i]))
-            for i in numbers
-        ]
+        [(able.index(int(c.owner[i])), int(c.date[i]), float(c.clear[i]), bool(c.anchor[i])) for i in numbers]
     )
     drawn = draw_sequences(renumbered, np.arange(len(able), dtype=np.uint64), design)
     for i, owner in enumerate(able):
@@ -109,9 +106,7 @@ def test_a_units_dates_do_not_depend_on_other_units() -> None:
     able = np.unique(c.owner[feasible_starts(c, design)])
     assert able.size > 20
     keep = np.isin(c.owner, able)
-    together = candidates(
-        [(int(np.searchsorted(able, r[0])), *r[1:]) for r, k in zip(rows, keep, strict=True) if k]
-    )
+    together = candidates([(int(np.searchsorted(able, r[0])), *r[1:]) for r, k in zip(rows, keep, strict=True) if k])
     ids = able.astype(np.uint64) + np.uint64(1000)
     drawn = draw_sequences(together, ids, design)
     for i in range(0, able.size, 7):

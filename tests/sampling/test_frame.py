@@ -30,7 +30,10 @@ def test_every_cell_in_every_anchor_season_once(make_cells: Cells) -> None:
     south = frame["lat"].to_numpy() < 0
     for half, start in ((south, 5), (~south, 11)):
         anchors = anchor_seasons(start, [2021, 2022])
-        assert half.sum() == anchors.year.size * (cells["lat"].to_numpy() < 0 if start == 5 else cells["lat"].to_numpy() > 0).sum()
+        assert (
+            half.sum()
+            == anchors.year.size * (cells["lat"].to_numpy() < 0 if start == 5 else cells["lat"].to_numpy() > 0).sum()
+        )
         assert set(frame["season_start"].to_numpy()[half]) == set(anchors.start)
         assert set(frame["season_end"].to_numpy()[half]) == set(anchors.end)
 

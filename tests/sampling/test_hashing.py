@@ -40,7 +40,11 @@ def test_seed_purpose_and_id_each_make_another_stream() -> None:
     """Streams that differ in one of the three are uncorrelated, at α = 10⁻³ each."""
     ids = np.arange(50_000, dtype=np.uint64)
     base = hashed_uniform(1, "a", ids)
-    for other in (hashed_uniform(2, "a", ids), hashed_uniform(1, "b", ids), hashed_uniform(1, "a", ids + np.uint64(2**40))):
+    for other in (
+        hashed_uniform(2, "a", ids),
+        hashed_uniform(1, "b", ids),
+        hashed_uniform(1, "a", ids + np.uint64(2**40)),
+    ):
         assert stats.pearsonr(base, other).pvalue > 1e-3
 
 

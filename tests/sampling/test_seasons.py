@@ -59,8 +59,18 @@ def test_one_year_in_the_north_without_weather() -> None:
 
 def test_season_two_is_the_warm_half_in_both_hemispheres() -> None:
     """Without weather season 2 is June to August in the north and December to February in the south."""
-    assert [month_names(calendar_start(south=False), s) for s in range(4)] == ["Dec-Feb", "Mar-May", "Jun-Aug", "Sep-Nov"]
-    assert [month_names(calendar_start(south=True), s) for s in range(4)] == ["Jun-Aug", "Sep-Nov", "Dec-Feb", "Mar-May"]
+    assert [month_names(calendar_start(south=False), s) for s in range(4)] == [
+        "Dec-Feb",
+        "Mar-May",
+        "Jun-Aug",
+        "Sep-Nov",
+    ]
+    assert [month_names(calendar_start(south=True), s) for s in range(4)] == [
+        "Jun-Aug",
+        "Sep-Nov",
+        "Dec-Feb",
+        "Mar-May",
+    ]
 
 
 @pytest.mark.parametrize("peak", range(12))

@@ -53,9 +53,7 @@ def test_unpacking_gives_back_every_field(values: tuple[str, int, int, int, int,
 def test_ids_sort_like_their_fields_and_never_collide(many: list[tuple[str, int, int, int, int, int]]) -> None:
     """Ids sort by tile, chip size, row, column, year, season, and two different units differ."""
     many = sorted(many, key=lambda v: (pack_tile(v[0]), CHIP_SIZES.index(v[1]), *v[2:]))
-    ids = [
-        int(pack_units(tile=t, chip_size=c, cell_row=r, cell_col=k, year=y, season=s)) for t, c, r, k, y, s in many
-    ]
+    ids = [int(pack_units(tile=t, chip_size=c, cell_row=r, cell_col=k, year=y, season=s)) for t, c, r, k, y, s in many]
     assert ids == sorted(set(ids))
 
 

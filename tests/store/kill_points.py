@@ -33,19 +33,17 @@ def main(out: Path, points: int) -> None:
         killed = _run(target, kill_at=kill_at)
         again = _run(target, kill_at=kill_at) if k % 2 else killed  # every other point is hit twice
         resumed = _run(target, kill_at=0)
-        print(
-            json.dumps(
-                {
-                    "kill_at": kill_at,
-                    "killed": killed["status"] == signal.SIGKILL,
-                    "killed_again": again["status"] in (0, signal.SIGKILL),
-                    "resumed": resumed["status"] == 0,
-                    "equal": _digest(target / "store.zarr") == _digest(out / "reference" / "store.zarr"),
-                    "verified": verify(target / "store.zarr").ok,
-                }
-            ),
-            flush=True,
+        line = json.dumps(
+            {
+                "kill_at": kill_at,
+                "killed": killed["status"] == signal.SIGKILL,
+                "killed_again": again["status"] in (0, signal.SIGKILL),
+                "resumed": resumed["status"] == 0,
+                "equal": _digest(target / "store.zarr") == _digest(out / "reference" / "store.zarr"),
+                "verified": verify(target / "store.zarr").ok,
+            }
         )
+        sys.stdout.write(line + "\n")
 
 
 def _run(out: Path, *, kill_at: int) -> dict[str, int]:

@@ -103,7 +103,7 @@ def test_metadata_arrays_equal_zarr_pythons(n: int, seed: int) -> None:
     for layout in (*row_layouts(spec), *manifest_layouts(spec)):
         values = rng.integers(0, 100, layout.shape).astype(layout.dtype)
         values[rng.random(layout.shape) < 0.5] = layout.fill
-        ours = {key: data for key, data in _chunks(layout, values)}
+        ours = dict(_chunks(layout, values))
         with tempfile.TemporaryDirectory() as folder:
             _by_zarr_python(Path(folder), layout, values)
             assert ours == _files(Path(folder)), layout.path

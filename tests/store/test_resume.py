@@ -185,9 +185,10 @@ def test_a_full_disk_loses_nothing(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(fd, data)
 
-    with monkeypatch.context() as patch, pytest.raises(ResourceError, match="free space"):
-        patch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(ResourceError, match="free space"):
         write_synthetic_store(tmp_path / "full", spec, SyntheticReader())
+    monkeypatch.undo()
     assert not list((tmp_path / "full").rglob("*.tmp"))
     assert not list((tmp_path / "full" / "scratch").iterdir())
     write_synthetic_store(tmp_path / "full", spec, SyntheticReader())

@@ -20,8 +20,8 @@ FIRST_READ = 16_384
 DEFLATE = (8, 32946)
 """Compression codes of a zlib stream: Adobe's and the old one."""
 NO_PREDICTOR, HORIZONTAL = 1, 2
-_TABLE_LIMIT = 1 << 20
-"""No HLS tag has more values; a longer one is a damaged file, not a reason to read gigabytes."""
+_TABLE_LIMIT, _EDGE_LIMIT, _FILE_LIMIT = 1 << 20, 8192, 1 << 40
+"""Most values of a tag, pixels of a block's edge and bytes of a file: more is damage, no reason to read gigabytes."""
 
 _TYPES = {1: "u1", 2: "S1", 3: "<u2", 4: "<u4", 6: "i1", 7: "u1", 8: "<i2", 9: "<i4", 12: "<f8", 13: "<u4", 16: "<u8"}
 """numpy types of TIFF field types."""
@@ -107,6 +107,8 @@ class _Bytes:
     def get(self, start: int, length: int) -> bytes:
         if start + length <= len(self.head):
             return self.head[start : start + length]
+        if start + length > _FILE_LIMIT:
+            raise HeaderError(f"the file is damaged: its header points to byte {start}")
         data = self._read(start, length)
         if len(data) < length:
             raise HeaderError(
@@ -137,13 +139,13 @@ class _Ifd:
         rows = struct.iter_unpack(entry, table)
         return {tag: (_TYPES.get(kind, ""), n, field) for tag, kind, n, field in rows if tag in _WANTED}
 
-    def values(self, tag: int) -> NDArray[np.generic] | None:
-        """All values of a tag, or None where it is absent."""
+    def values(self, tag: int, kinds: str) -> NDArray[np.generic] | None:
+        """All values of a tag, or None where it is absent; HeaderError when its numpy kind is not among `kinds`."""
         if tag not in self._entries:
             return None
         kind, count, field = self._entries[tag]
-        if not kind or count > _TABLE_LIMIT:
-            raise HeaderError(f"the file is damaged: tag {tag} has an unknown type or {count} values")
+        if not kind or np.dtype(kind).kind not in kinds or count > _TABLE_LIMIT:
+            raise HeaderError(f"the file is damaged: tag {tag} has {count} values of type {kind or 'unknown'}")
         size = np.dtype(kind).itemsize * count
         if size > len(field):
             (start,) = struct.unpack("<Q" if self._big else "<I", field)
@@ -152,7 +154,7 @@ class _Ifd:
 
     def number(self, tag: int, default: int | None = None) -> int:
         """The first value of a tag as an integer; HeaderError where it is absent without a default."""
-        values = self.values(tag)
+        values = self.values(tag, "iu")
         if values is None or values.size == 0:
             if default is None:
                 raise HeaderError(f"the TIFF has no tag {tag}: it is not a tiled raster such as a COG")
@@ -178,26 +180,26 @@ def _is_big(head: bytes) -> bool:
 def _build(ifd: _Ifd) -> CogHeader:
     width, height = ifd.number(_WIDTH), ifd.number(_HEIGHT)
     block_width, block_height = ifd.number(_BLOCK_WIDTH), ifd.number(_BLOCK_HEIGHT)
-    if min(width, height, block_width, block_height) < 1:
+    if min(width, height, block_width, block_height) < 1 or max(block_width, block_height) > _EDGE_LIMIT:
         raise HeaderError(f"the file is damaged: {height} × {width} px in blocks of {block_height} × {block_width}")
     if ifd.number(_SAMPLES, 1) != 1:
         raise HeaderError(f"{ifd.number(_SAMPLES)} samples per pixel: every HLS band is a file of its own")
-    shape = (-(-height // block_height), -(-width // block_width))
-    offsets, counts = _table(ifd, _OFFSETS, shape), _table(ifd, _COUNTS, shape)
-    if np.any((offsets == 0) != (counts == 0)):
-        raise HeaderError("the file is damaged: a block has an offset without a length, or a length without an offset")
-    scale, tie = ifd.values(_PIXEL_SCALE), ifd.values(_TIE_POINT)
+    dtype = _dtype(ifd)
+    offsets, counts = _tables(ifd, (-(-height // block_height), -(-width // block_width)))
+    if counts.max() > 2 * block_width * block_height * dtype.itemsize + 1024:
+        raise HeaderError(f"the file is damaged: a block of {counts.max()} bytes, more than its pixels take")
+    scale, tie = ifd.values(_PIXEL_SCALE, "f"), ifd.values(_TIE_POINT, "f")
     return CogHeader(
         width=width,
         height=height,
         block_width=block_width,
         block_height=block_height,
-        dtype=_dtype(ifd),
+        dtype=dtype,
         compression=ifd.number(_COMPRESSION, 1),
         predictor=ifd.number(_PREDICTOR, NO_PREDICTOR),
         nodata=_nodata(ifd),
         pixel_scale=None if scale is None or scale.size < 2 else (float(scale[0]), float(scale[1])),
-        origin=None if tie is None or scale is None or tie.size < 6 else _origin(tie, scale),
+        origin=None if tie is None or scale is None or tie.size < 6 or scale.size < 2 else _origin(tie, scale),
         offsets=offsets,
         counts=counts,
     )
@@ -218,7 +220,7 @@ def _dtype(ifd: _Ifd) -> np.dtype[np.generic]:
 
 
 def _nodata(ifd: _Ifd) -> float | None:
-    text = ifd.values(_NODATA)
+    text = ifd.values(_NODATA, "S")
     if text is None:
         return None
     try:
@@ -227,8 +229,18 @@ def _nodata(ifd: _Ifd) -> float | None:
         raise HeaderError(f"the file is damaged: its nodata tag reads {text.tobytes()!r}") from None
 
 
+def _tables(ifd: _Ifd, shape: tuple[int, int]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """(offsets, lengths) of the blocks by rows."""
+    offsets, counts = _table(ifd, _OFFSETS, shape), _table(ifd, _COUNTS, shape)
+    if np.any((offsets == 0) != (counts == 0)):
+        raise HeaderError("the file is damaged: a block has an offset without a length, or a length without an offset")
+    if offsets.max() > _FILE_LIMIT:
+        raise HeaderError(f"the file is damaged: a block at byte {offsets.max()}")
+    return offsets, counts
+
+
 def _table(ifd: _Ifd, tag: int, shape: tuple[int, int]) -> NDArray[np.uint64]:
-    values = ifd.values(tag)
+    values = ifd.values(tag, "u")
     if values is None or values.size != shape[0] * shape[1]:
         found = "no" if values is None else values.size
         raise HeaderError(f"the file is damaged: {found} entries in block table {tag}, {shape[0] * shape[1]} blocks")

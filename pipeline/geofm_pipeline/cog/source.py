@@ -144,7 +144,7 @@ class HttpOptions:
     """How patient an HttpSource is."""
 
     attempts: int = 6
-    """Tries per request; about 30 s in all with the default waits."""
+    """Tries per request; the default waits between them sum to 15 s."""
     first_wait_s: float = 0.5
     """Mean of the first wait; each further one doubles it, jittered by half either way."""
     longest_wait_s: float = 30.0

@@ -33,8 +33,8 @@ class View:
     day: str
     sensor: str
     """`Landsat`, `Sentinel-2` or empty."""
-    clear: str
-    """Share of usable pixels in words."""
+    share: float
+    """Share of usable pixels."""
     picture: str
     """Data URI."""
     mask: str | None
@@ -165,7 +165,7 @@ class _Reader:
             View(
                 day=words.day(dates[t]),
                 sensor={"L30": "Landsat", "S30": "Sentinel-2"}.get(granules[t][4:7], ""),
-                clear=words.percent(valid[t]),
+                share=float(valid[t]),
                 picture=pixels.photograph(pixels.true_colour(image[t], stretch)),
                 mask=pixels.mask_overlay(image[t], fmask[t], self.rule),
             )

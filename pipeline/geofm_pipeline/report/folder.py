@@ -78,6 +78,8 @@ class Folder:
     scenes: pa.Table | None
     """Columns granule_id, cloud_cover."""
     store: zarr.Group | None
+    commits: dict[str, str]
+    """Committed file → sha256."""
     troubles: tuple[str, ...]
     """What is there and could not be read, one sentence each."""
 
@@ -109,6 +111,7 @@ def read_folder(root: Path) -> Folder:
         screening=read(space.screening, lambda path: _tables(path.rglob("*.parquet"), _SCREENING)),
         scenes=read(space.scenes, lambda path: pq.read_table(path, columns=list(_SCENES))),
         store=read(space.store, lambda path: zarr.open_group(str(path), mode="r")),
+        commits=_commits(read(space.commits, Facts.load)),
         troubles=tuple(read.troubles),
     )
 
@@ -127,6 +130,11 @@ class _Attempt:
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, json.JSONDecodeError) as error:
             self.troubles.append(f"{path.name} is there but could not be read: {error}")
             return None
+
+
+def _commits(found: Facts | None) -> dict[str, str]:
+    files = found.part("files") if found is not None else Facts(values={})
+    return {name: files.text(name) or "?" for name in files.values}
 
 
 def _plan(path: Path) -> pa.Table:

@@ -7,7 +7,6 @@ memory per million pixels with data and granule.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import shutil
 import tempfile
@@ -33,10 +32,9 @@ from geofm_pipeline.simulator.items import (
     write_static_catalog,
 )
 from geofm_pipeline.simulator.maps import write_land_cover, write_weather
-from geofm_pipeline.simulator.spec import ArchiveSpec, Extent
+from geofm_pipeline.simulator.scene import MARGIN
+from geofm_pipeline.simulator.spec import ArchiveSpec
 
-WORLD_VERSION = 1
-"""Rises whenever the same spec would give other bytes, so that caches are not mixed."""
 Progress = Callable[[str], None]
 
 
@@ -113,19 +111,12 @@ def truth_surface(archive: Archive, tile: str, day: date) -> NDArray[np.int16]:
 
 def open_archive(root: Path) -> Archive:
     """The archive in a folder, by its `archive.json`; raises FileNotFoundError when there is none."""
-    raw = json.loads((root / "archive.json").read_text())["spec"]
-    extents = {tile: Extent(**extent) for tile, extent in raw.pop("extents").items()}
-    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
-    return Archive(root=root, spec=ArchiveSpec(**lists, extents=extents))
+    return Archive(root=root, spec=ArchiveSpec.from_json((root / "archive.json").read_text()))
 
 
 def _is_built(spec: ArchiveSpec, out: Path) -> bool:
     card = out / "archive.json"
-    return card.is_file() and json.loads(card.read_text()) == _card(spec)
-
-
-def _card(spec: ArchiveSpec) -> dict[str, object]:
-    return {"world": WORLD_VERSION, "spec": json.loads(spec.to_json())}
+    return card.is_file() and card.read_text() == spec.to_json()
 
 
 def _publish(building: Path, out: Path, spec: ArchiveSpec) -> None:
@@ -157,7 +148,7 @@ def _build(spec: ArchiveSpec, root: Path, progress: Progress, workers: int) -> N
     write_geoparquet(root / "items.parquet", items)
     write_static_catalog(root, items, f"A simulated HLS archive of tiles {', '.join(spec.tiles)}; no real observations")
     truth.write_fractions(root / "truth.parquet", [fractions[tile] for tile in spec.tiles if tile in fractions])
-    (root / "archive.json").write_text(json.dumps(_card(spec), indent=1))
+    (root / "archive.json").write_text(spec.to_json())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +202,11 @@ def _do(job: _Job) -> _Part:
         write_weather(job.spec, job.root / "weather.nc")
         return _Part(fractions={})
     tile = job.planned[0].tile
-    land = ground(job.spec.seed, extent_window(job.spec, tile))
+    land = ground(job.spec.seed, extent_window(job.spec, tile).grown(MARGIN))
     facts = tuple(write_granule(job.spec, planned, land, job.root) for planned in job.planned)
-    table = {tile: truth.class_fractions(tile, job.spec.extent(tile), land)} if job.first else {}
+    table = (
+        {tile: truth.class_fractions(tile, job.spec.extent(tile), land.cover[MARGIN:-MARGIN, MARGIN:-MARGIN])}
+        if job.first
+        else {}
+    )
     return _Part(facts=facts, fractions=table)

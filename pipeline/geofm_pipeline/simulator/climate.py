@@ -53,7 +53,7 @@ def monthly_temperature(seed: int, lat: NDArray[np.float64], year: int, month: i
     mean = 28.0 - 0.0068 * lat**2
     swing = np.where(lat >= 0, 0.25, 0.16) * lat
     season = np.cos(2 * np.pi * (month - 0.5 - 6.6) / 12.0)
-    return mean + swing * season + 1.5 * _anomaly(seed, "temperature", year, month)
+    return np.asarray(mean + swing * season + 1.5 * _anomaly(seed, "temperature", year, month))
 
 
 def monthly_precipitation(seed: int, lat: NDArray[np.float64], year: int, month: int) -> NDArray[np.float64]:
@@ -63,7 +63,8 @@ def monthly_precipitation(seed: int, lat: NDArray[np.float64], year: int, month:
     yearly = yearly - 45.0 * np.exp(-(((away - 27.0) / 9.0) ** 2))
     summer = np.cos(2 * np.pi * (month - 7.0) / 12.0) * np.sign(lat)
     swing = np.where(away < 22, 0.7, np.where(away < 42, -0.45, -0.1))
-    return yearly * (1 + swing * summer) * np.exp(0.45 * _anomaly(seed, "precipitation", year, month))
+    anomaly = 0.45 * _anomaly(seed, "precipitation", year, month)
+    return np.asarray(yearly * (1 + swing * summer) * np.exp(anomaly))
 
 
 def wetness_of_relief(mountains: NDArray[np.float64] | Field) -> NDArray[np.float64]:
@@ -74,7 +75,7 @@ def wetness_of_relief(mountains: NDArray[np.float64] | Field) -> NDArray[np.floa
 def heat_index(elevation: Field) -> NDArray[np.uint8]:
     """Height as an index of the climate tables, shape kept."""
     cooling = elevation * np.float32(LAPSE / HEAT_STEP)
-    return np.clip(cooling, 0, HEAT_LEVELS - 1).astype(np.uint8)
+    return np.asarray(np.clip(cooling, 0, HEAT_LEVELS - 1), dtype=np.uint8)
 
 
 def belt_latitude(belt: int) -> float:
@@ -148,13 +149,13 @@ def _accumulate(daily: Field, start: int) -> Field:
 
 
 def _snow(temperature: Field, rain: Field) -> Field:
-    """Snow cover from a degree-day store of snow water: 4.5 mm/K/d of melt, half covered at 12 mm."""
+    """Snow cover from a degree-day store of snow water: 4.5 mm/K/d of melt, half covered at 30 mm."""
     store = np.zeros(HEAT_LEVELS, dtype=np.float32)
     cover = np.empty_like(temperature)
     for day in range(len(temperature)):
         frozen = np.clip((2 - temperature[day]) / 3, 0, 1)
         store = store + rain[day] * frozen - np.minimum(store, 4.5 * np.maximum(temperature[day] + 0.5, 0))
-        cover[day] = store / (store + 12)
+        cover[day] = store / (store + 30)
     return cover
 
 

@@ -104,7 +104,7 @@ def _encode_block(patch: Patch, row: int, col: int, block: int, fill: int) -> by
     inside = patch.pixels[top - patch.row : bottom - patch.row, left - patch.col : right - patch.col]
     if inside.shape == (block, block):
         return _compress(inside)
-    whole = np.full((block, block), fill, dtype=patch.pixels.dtype)
+    whole: Pixels = np.full((block, block), fill, dtype=patch.pixels.dtype)
     whole[top - row : bottom - row, left - col : right - col] = inside
     return _compress(whole)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geofm_pipeline.simulator.noise import Field, Window, fractal, lattice_uniform, smooth
+from geofm_pipeline.simulator.noise import Field, Window, as_field, fractal, lattice_uniform, smooth
 from geofm_sampling.hashing import splitmix64, stream_key
 
 _DISTRICT = 72  # spacing of farm districts in pixels
@@ -37,16 +37,16 @@ def parcels(seed: int, window: Window) -> Parcels:
     row, col = _warped(seed, "district", window, 9.0)
     first, second, cell_row, cell_col = _nearest_two(seed, window, row, col)
     angle = _cell_uniform(seed, "angle", window.zone, cell_row, cell_col) * np.float32(np.pi)
-    depth = 3.5 + 5.5 * _cell_uniform(seed, "depth", window.zone, cell_row, cell_col)
-    length = 7 + 13 * _cell_uniform(seed, "length", window.zone, cell_row, cell_col)
+    depth = 4.5 + 8.5 * _cell_uniform(seed, "depth", window.zone, cell_row, cell_col)
+    length = 9 + 19 * _cell_uniform(seed, "length", window.zone, cell_row, cell_col)
     along = row * np.sin(angle) + col * np.cos(angle)
     across = row * np.cos(angle) - col * np.sin(angle)
-    strip = np.floor(across / depth)
+    strip = as_field(np.floor(across / depth))
     # every strip starts its parcels at an offset of its own, as in a brick wall
     offset = _fraction(strip * np.float32(0.61803))
     place = along / length + offset
     number = _hash4(seed, cell_row, cell_col, strip.astype(np.int64), np.floor(place).astype(np.int64))
-    edge = np.minimum(_to_edge(across / depth) * depth, _to_edge(place) * length)
+    edge = np.minimum(_to_edge(as_field(across / depth)) * depth, _to_edge(as_field(place)) * length)
     return Parcels(
         number=(number >> np.uint64(48)).astype(np.uint16),
         edge=edge.astype(np.float32),
@@ -106,7 +106,7 @@ def _cell_uniform(seed: int, what: str, zone: int, cell_row: NDArray[np.int64], 
     height, width = int(cell_row.max()) - top + 1, int(cell_col.max()) - left + 1
     key = stream_key(seed, f"district/{what}")
     table = lattice_uniform(key, zone, np.arange(top, top + height)[:, None], np.arange(left, left + width)[None, :])
-    return table.ravel()[(cell_row - top) * width + (cell_col - left)]
+    return as_field(table.ravel()[(cell_row - top) * width + (cell_col - left)])
 
 
 def _hash4(seed: int, *parts: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -122,7 +122,7 @@ def _fraction(x: Field) -> Field:
 
 def _to_edge(x: Field) -> Field:
     """Distance to the nearest integer."""
-    return np.float32(0.5) - np.abs(_fraction(x) - np.float32(0.5))
+    return as_field(np.float32(0.5) - np.abs(_fraction(x) - np.float32(0.5)))
 
 
 def _nodes(window: Window) -> Iterator[tuple[int, int]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geofm_pipeline.simulator.climate import BELT, HEAT_STEP, heat_index, july_temperature
 from geofm_pipeline.simulator.farms import Parcels, built_up, parcels
-from geofm_pipeline.simulator.noise import Field, Window, fractal, smooth, white
+from geofm_pipeline.simulator.noise import Field, Window, as_field, fractal, smooth, white
 from geofm_pipeline.simulator.relief import Relief, relief
 
 TREE, SHRUB, GRASS, CROP, BUILT, BARE, SNOW, WATER, WETLAND = 10, 20, 30, 40, 50, 60, 70, 80, 90
@@ -98,7 +98,7 @@ def _stripe(seed: int, window: Window) -> Ground:
     land = relief(seed, window)
     fields_, (town, road) = parcels(seed, window), built_up(seed, window)
     slope = np.hypot(land.east, land.north)
-    warmth = _july(window, land) + np.float32(0.9) * smooth(seed, "treeline", window, 16)
+    warmth = as_field(_july(window, land) + np.float32(0.9) * smooth(seed, "treeline", window, 16))
     forest = fractal(seed, "forest", window, coarsest=64, finest=2, roughness=0.62)
     curve = _wild(seed, window, land, slope, warmth, forest)
     lowland = (slope < 0.13) & (warmth > 14.5) & (forest < 1.25)
@@ -117,7 +117,7 @@ def _stripe(seed: int, window: Window) -> Ground:
         heat=heat_index(land.elevation),
         east=_hundredths(land.east),
         north=_hundredths(land.north),
-        texture=_texture(seed, window),
+        texture=_texture(seed, window, curve),
         water=(land.water * 255).astype(np.uint8),
         road=(np.maximum(road * passable, edges) * 255).astype(np.uint8),
         shelter=_shelter(seed, window, land),
@@ -133,7 +133,7 @@ _COVER = np.array(
 def _july(window: Window, land: Relief) -> Field:
     """Mean temperature of the warmest month at the pixel's height, °C."""
     sea_level = july_temperature(window.row // BELT)
-    return np.float32(sea_level) - heat_index(land.elevation).astype(np.float32) * np.float32(HEAT_STEP)
+    return as_field(sea_level - heat_index(land.elevation).astype(np.float32) * HEAT_STEP)
 
 
 def _wild(seed: int, window: Window, land: Relief, slope: Field, warmth: Field, forest: Field) -> NDArray[np.uint8]:
@@ -170,17 +170,20 @@ def _shores(seed: int, window: Window, curve: NDArray[np.uint8], land: Relief, s
     curve[(land.bank < 1.6 + 0.8 * ragged) & (ragged > 0.5)] = CURVE["gravel"]
 
 
-def _texture(seed: int, window: Window) -> NDArray[np.int8]:
-    value = fractal(seed, "texture", window, coarsest=64, finest=1, roughness=0.66)
-    return np.clip(value * np.float32(32), -127, 127).astype(np.int8)
+def _texture(seed: int, window: Window, curve: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Fractal variation, and in towns the roofs and gardens that differ from pixel to pixel."""
+    value = fractal(seed, "texture", window, coarsest=64, finest=2, roughness=0.6)
+    roofs = white(seed, "roofs", window) * np.float32(4) - np.float32(2)
+    value += roofs * ((curve == CURVE["town"]) | (curve == CURVE["works"]))
+    return np.asarray(np.clip(value * np.float32(32), -127, 127), dtype=np.int8)
 
 
 def _shelter(seed: int, window: Window, land: Relief) -> NDArray[np.uint8]:
     """Patches that lose their snow early: sunny slopes and chance."""
     patch = np.float32(0.5) + np.float32(0.16) * fractal(seed, "snow", window, coarsest=32, finest=2, roughness=0.7)
     sign = np.float32(1 if window.row <= 0 else -1)
-    return np.clip((patch - sign * np.float32(0.4) * land.north) * 255, 12, 245).astype(np.uint8)
+    return np.asarray(np.clip((patch - sign * np.float32(0.4) * land.north) * 255, 12, 245), dtype=np.uint8)
 
 
 def _hundredths(slope: Field) -> NDArray[np.int8]:
-    return np.clip(np.rint(slope * np.float32(_FINE)), -127, 127).astype(np.int8)
+    return np.asarray(np.clip(np.rint(slope * np.float32(_FINE)), -127, 127), dtype=np.int8)

@@ -53,8 +53,7 @@ def footprint(grid: TileGrid, extent: Extent, overpass: Overpass) -> shapely.Pol
     left, right = overpass.edges(grid.zone, rows)
     swath = shapely.Polygon([*zip(left, rows, strict=True), *zip(right[::-1], rows[::-1], strict=True)])
     inside = swath.intersection(shapely.box(first, top, first + extent.width, top + extent.height)).simplify(0.5)
-    corners = shapely.segmentize(inside, 1024.0).exterior
-    points = np.array(corners.coords)
+    points = shapely.get_coordinates(shapely.segmentize(inside, 1024.0))
     lon, lat = unproject(grid.zone, points[:, 0] * PIXEL_M, -points[:, 1] * PIXEL_M)
     outline = np.round(np.stack([lon, lat], axis=1), 7)
     return shapely.geometry.polygon.orient(shapely.Polygon(outline))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from geofm_pipeline.hls.bands import PIXEL_M
 from geofm_pipeline.hls.grid import TileGrid
@@ -156,10 +156,15 @@ def _interpolate(knots: Field, base: NDArray[np.int64], weights: Field) -> Field
     out = knots[base] * weights[0][:, None]
     for tap in range(1, 4):
         out += knots[base + tap] * weights[tap][:, None]
-    return out
+    return as_field(out)
 
 
-def smoothstep(low: float, high: float, x: Field) -> Field:
+def as_field(values: ArrayLike) -> Field:
+    """The values as float32."""
+    return np.asarray(values, dtype=np.float32)
+
+
+def smoothstep(low: float, high: float, x: Field | NDArray[np.float64]) -> Field:
     """0 below `low`, 1 above `high`, a smooth ramp between, shape kept."""
     t = np.clip((x - np.float32(low)) * np.float32(1.0 / (high - low)), 0, 1)
-    return t * t * (np.float32(3) - 2 * t)
+    return as_field(t * t * (3 - 2 * t))

@@ -29,6 +29,8 @@ class Orbit:
 
     tracks: int
     """Descending equator crossings in a full cycle of one satellite."""
+    first_deg: float
+    """Longitude of the equator crossing of track 0."""
     repeat_days: int
     """Days after which the constellation sees a place from the same track again."""
     day_step: int
@@ -46,6 +48,7 @@ class Orbit:
 ORBITS: dict[Sensor, Orbit] = {
     "L30": Orbit(
         tracks=233,
+        first_deg=0.47,
         repeat_days=8,
         day_step=7,
         half_swath_m=92_500.0,
@@ -56,6 +59,7 @@ ORBITS: dict[Sensor, Orbit] = {
     ),
     "S30": Orbit(
         tracks=143,
+        first_deg=0.0,
         repeat_days=5,
         day_step=3,
         half_swath_m=145_000.0,
@@ -86,7 +90,7 @@ class Overpass:
         lat = np.radians(row_latitude(rows))
         lon = _track_longitude(ORBITS[self.sensor], self.track, lat)
         away = (lon - (6.0 * zone - 183.0) + 180.0) % 360.0 - 180.0
-        return _EAST_M + np.radians(away) * np.cos(lat) * _EARTH_M * _SCALE
+        return np.asarray(_EAST_M + np.radians(away) * np.cos(lat) * _EARTH_M * _SCALE)
 
     def edges(self, zone: int, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First lattice column with data and the first one behind it, for lattice rows."""
@@ -138,7 +142,7 @@ def sun(overpass: Overpass, rows: NDArray[np.int64]) -> Sun:
 def row_latitude(rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Latitude in degrees of lattice rows at the zone's centre (rectifying latitude, good to 0.01°)."""
     mu = -rows * (PIXEL_M / _SCALE / 6_367_449.146)
-    return np.degrees(mu + 0.002518 * np.sin(2 * mu))
+    return np.asarray(np.degrees(mu + 0.002518 * np.sin(2 * mu)))
 
 
 def overpasses(sensor: Sensor, window: Window, years: tuple[int, ...]) -> Iterator[Overpass]:
@@ -164,4 +168,5 @@ def _track_longitude(orbit: Orbit, track: int, lat: NDArray[np.float64]) -> NDAr
     u = np.pi - np.arcsin(np.clip(np.sin(lat) / np.sin(inclination), -1, 1))
     inertial = np.arctan2(np.cos(inclination) * np.sin(u), np.cos(u)) - np.pi
     turned = inertial - (u - np.pi) / orbit.revolutions
-    return (360.0 * track / orbit.tracks + np.degrees(turned) + 180.0) % 360.0 - 180.0
+    lon = orbit.first_deg + 360.0 * track / orbit.tracks + np.degrees(turned)
+    return np.asarray((lon + 180.0) % 360.0 - 180.0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geofm_pipeline.simulator.noise import Field, Window, at_points, fractal, smooth, smoothstep
+from geofm_pipeline.simulator.noise import Field, Window, as_field, at_points, fractal, smooth, smoothstep
 
 _VALLEY = 512  # spacing of the main valleys' noise, 15 km
 _MOUNTAINS = 1024  # of mountain ranges, 31 km
@@ -83,7 +83,7 @@ def _mountains(seed: int, window: Window) -> Field:
 
 
 def _base(continent: Field) -> Field:
-    return np.float32(120) + np.float32(70) * (continent + np.float32(1.5)).clip(0, 4)
+    return as_field(120 + 70 * (continent + 1.5).clip(0, 4))
 
 
 def _valley_noise(seed: int, window: Window) -> Field:
@@ -100,14 +100,14 @@ def _bank(seed: int, window: Window, valley: Field, mountains: Field) -> Field:
     lake = smoothstep(0.9, 1.9, smooth(seed, "lake", window, 512))
     gravel = np.float32(1) + np.float32(0.35) * smooth(seed, "river-width", window, 32)
     half = (np.float32(1.6) + np.float32(0.9) * (1 - mountains)) * gravel + np.float32(34) * lake
-    return _distance(valley) - half
+    return as_field(_distance(valley) - half)
 
 
 def _distance(field: Field) -> Field:
     """Distance in pixels to the zero line of a field, from its value and slope."""
     down, right = _gradient(field)
     slope = np.sqrt(down * down + right * right)
-    return np.abs(field) / np.maximum(slope, np.float32(3e-4))
+    return as_field(np.abs(field) / np.maximum(slope, np.float32(3e-4)))
 
 
 def _elevation(seed: int, window: Window, mountains: Field, valley: Field, bank: Field) -> Field:
@@ -116,12 +116,13 @@ def _elevation(seed: int, window: Window, mountains: Field, valley: Field, bank:
     flank = _flank(valley)
     rise = np.float32(_FLANK_M) * flank + np.float32(_RIDGE_M) * np.minimum(flank * 3, 1) * _ridges(seed, window)
     swell = np.float32(14) * fractal(seed, "swell", window, coarsest=128, finest=8)
-    return base + (mountains * rise + swell * (1 - mountains)) * smoothstep(0, 22, bank)
+    height = base + (mountains * rise + swell * (1 - mountains)) * smoothstep(0, 22, bank)
+    return as_field(height)
 
 
 def _flank(valley: Field) -> Field:
     """How far up from the valley floor, 0 at the river; rounded, so that valleys have floors."""
-    return np.sqrt(valley * valley + np.float32(0.01)) - np.float32(0.1)
+    return as_field(np.sqrt(valley * valley + np.float32(0.01)) - np.float32(0.1))
 
 
 def _ridges(seed: int, window: Window) -> Field:
@@ -129,17 +130,17 @@ def _ridges(seed: int, window: Window) -> Field:
     total = np.zeros(window.shape, dtype=np.float32)
     weight: Field | np.float32 = np.float32(1)
     amplitude, spacing = np.float32(1), 256
-    while spacing >= 4:
+    while spacing >= 8:
         crest = np.float32(1) - np.abs(smooth(seed, "ridge", window, spacing)) * np.float32(0.8)
         crest = np.maximum(crest, 0) ** 2
         total += amplitude * weight * crest
         weight = np.clip(crest * np.float32(1.7), np.float32(0.15), 1)
         amplitude *= np.float32(0.52)
         spacing //= 2
-    return total * np.float32(1.05)
+    return as_field(total * np.float32(1.05))
 
 
 def _gradient(field: Field) -> tuple[Field, Field]:
     """Central differences per pixel (down, right); the outermost rows and columns are one-sided."""
     down, right = np.gradient(field)
-    return down, right
+    return as_field(down), as_field(right)

@@ -15,7 +15,7 @@ from geofm_pipeline.hls import fmask as fm
 from geofm_pipeline.hls.bands import BANDS, FILL, Sensor
 from geofm_pipeline.simulator.climate import BELT, day_index
 from geofm_pipeline.simulator.ground import CURVE, Ground, stripes
-from geofm_pipeline.simulator.noise import Field, Window, smooth, smoothstep, white
+from geofm_pipeline.simulator.noise import Field, Window, as_field, smooth, smoothstep, white
 from geofm_pipeline.simulator.orbits import Overpass, sun
 from geofm_pipeline.simulator.sky import Sky, aerosol_level, sky
 from geofm_pipeline.simulator.spectra import (
@@ -39,7 +39,10 @@ _HAZE = (95.0, 62.0, 38.0, 10.0, 3.0, 0.0)
 """Counts that one unit of haze adds, by band."""
 _DIFFUSE = (0.52, 0.46, 0.42, 0.33, 0.26, 0.24)
 """Share of the light that comes from the whole sky and reaches shadows, by band."""
-_NOISE = 6.0  # peak-to-peak sensor noise in counts
+_NOISE = 3.0  # peak-to-peak sensor noise in counts
+_SPREAD = 0.2  # share of a pixel's light that falls on each neighbour in a row or column
+MARGIN = 1
+"""Pixels by which the ground must reach beyond a rendered window."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,10 @@ class Rendered:
 
 
 def render(seed: int, overpass: Overpass, window: Window, ground: Ground, *, offset: int = 0) -> Rendered:
-    """What the overpass delivers over a window; `offset` counts are added to every valid pixel."""
+    """What the overpass delivers over a window; `offset` counts are added to every valid pixel.
+
+    `ground` is that of the window grown by MARGIN, because the optics blur pixels into their neighbours.
+    """
     parts = [_stripe(seed, overpass, stripe, ground, window, offset) for stripe in stripes(window)]
     return Rendered(
         image=np.concatenate([part.image for part in parts], axis=1),
@@ -62,12 +68,9 @@ def render(seed: int, overpass: Overpass, window: Window, ground: Ground, *, off
 
 
 def clear_surface(seed: int, overpass: Overpass, window: Window, ground: Ground) -> NDArray[np.int16]:
-    """Surface reflectance of the same pass without any cloud, shadow, haze or noise: [6, H, W] counts."""
-    parts = []
-    for stripe in stripes(window):
-        surface, _, _ = _surface(seed, overpass, stripe, _part(ground, window, stripe))
-        parts.append(_counts(surface))
-    return np.concatenate(parts, axis=1)
+    """Surface reflectance of the same pass without cloud, shadow, haze and noise: [6, H, W] counts; ground as above."""
+    parts = [_surface(seed, overpass, stripe, _part(ground, window, stripe))[0] for stripe in stripes(window)]
+    return np.concatenate([_counts(part) for part in parts], axis=1)
 
 
 def _stripe(seed: int, overpass: Overpass, stripe: Window, ground: Ground, window: Window, offset: int) -> Rendered:
@@ -85,23 +88,22 @@ def _stripe(seed: int, overpass: Overpass, stripe: Window, ground: Ground, windo
 
 
 def _part(ground: Ground, window: Window, stripe: Window) -> Ground:
-    return ground.part(slice(stripe.row - window.row, stripe.row - window.row + stripe.height))
+    """The ground of a stripe grown by MARGIN, out of that of its window grown by MARGIN."""
+    first = stripe.row - window.row
+    return ground.part(slice(first, first + stripe.height + 2 * MARGIN))
 
 
 def _surface(
     seed: int, overpass: Overpass, stripe: Window, ground: Ground
 ) -> tuple[Field, NDArray[np.bool_], NDArray[np.bool_]]:
-    """(reflectance [6, H, W] in counts, snow, water) of the ground in sunlight."""
-    belt = stripe.row // BELT
+    """(reflectance [6, H, W] in counts, snow, water) of the ground in sunlight, as the optics blur it."""
+    belt, wide = stripe.row // BELT, stripe.grown(MARGIN)
     snow = _snow_share(snow_cover(seed, belt, overpass.day)[ground.heat], ground)
-    brightness = _brightness(seed, overpass, ground)
-    light = _light(overpass, belt, ground)
+    brightness, light = _brightness(seed, overpass, ground), _light(overpass, belt, ground)
     rows = table_rows(ground.curve, ground.parcel, ground.heat, crop_rows(seed, belt, overpass.day))
     table = spectral_table(seed, belt, overpass.day)
-    lake = smoothstep(0.0, 1.2, smooth(seed, "lake", stripe, 512))
-    water_spectrum = _water(seed, overpass, lake)
-    water_share = ground.water.astype(np.float32) * np.float32(1 / 255)
-    water_share *= ground.curve != CURVE["gravel"]
+    water = _water(seed, overpass, smoothstep(0.0, 1.2, smooth(seed, "lake", wide, 512)))
+    water_share = ground.water.astype(np.float32) * np.float32(1 / 255) * (ground.curve != CURVE["gravel"])
     road_share = ground.road.astype(np.float32) * np.float32(1 / 255)
     surface = np.empty((len(BANDS), *stripe.shape), dtype=np.float32)
     for band in range(len(BANDS)):
@@ -109,15 +111,23 @@ def _surface(
         layer += (endmember("asphalt")[band] - layer) * road_share
         layer += (endmember("snow")[band] - layer) * snow
         layer *= light
-        layer += (water_spectrum[band] - layer) * water_share
-        surface[band] = layer * np.float32(_RESPONSE[overpass.sensor][band])
-    return surface, snow > 0.45, water_share > 0.5
+        layer += (water[band] - layer) * water_share
+        surface[band] = _blurred(layer) * np.float32(_RESPONSE[overpass.sensor][band])
+    inner = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    return surface, snow[inner] > 0.45, water_share[inner] > 0.5
+
+
+def _blurred(layer: Field) -> Field:
+    """The layer through the sensor's point spread, without its margin."""
+    side, middle = np.float32(_SPREAD), np.float32(1 - 2 * _SPREAD)
+    rows = layer[1:-1] * middle + (layer[:-2] + layer[2:]) * side
+    return as_field(rows[:, 1:-1] * middle + (rows[:, :-2] + rows[:, 2:]) * side)
 
 
 def _snow_share(cover: Field, ground: Ground) -> Field:
     """Share of a pixel under visible snow: all or nothing but for a soft edge, less under canopies."""
     bare_below = ground.shelter.astype(np.float32) * np.float32(1 / 255)
-    return smoothstep(-0.12, 0.12, cover - bare_below) * CANOPY[ground.curve] * (cover > 0.02)
+    return as_field(smoothstep(-0.12, 0.12, cover - bare_below) * CANOPY[ground.curve] * (cover > 0.02))
 
 
 def _brightness(seed: int, overpass: Overpass, ground: Ground) -> Field:
@@ -139,7 +149,7 @@ def _light(overpass: Overpass, belt: int, ground: Ground) -> Field:
     # the normal of a slope is (−east, −north, 1): light comes from where the ground falls away
     cosine = (np.float32(np.cos(zenith)) - np.float32(np.sin(zenith)) * facing) / np.sqrt(1 + east**2 + north**2)
     relative = np.clip(cosine / np.float32(np.cos(zenith)), 0, 2.2)
-    return np.float32(0.3) + np.float32(0.7) * relative
+    return as_field(0.3 + 0.7 * relative)
 
 
 def _water(seed: int, overpass: Overpass, lake: Field) -> list[Field]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from geofm_pipeline.hls.bands import PIXEL_M
-from geofm_pipeline.simulator.climate import belt_latitude, day_index, monthly_precipitation, monthly_temperature
+from geofm_pipeline.simulator.climate import BELT, belt_latitude, day_index, monthly_precipitation, monthly_temperature
 from geofm_pipeline.simulator.noise import Field, Window, fractal, smoothstep
 from geofm_pipeline.simulator.orbits import Overpass, sun
 from geofm_sampling.hashing import hashed_uniform
@@ -61,9 +61,7 @@ def sky(seed: int, overpass: Overpass, window: Window) -> Sky:
     towards_sun = Window(
         zone=wide.zone, row=wide.row + down, col=wide.col + right, height=wide.height, width=wide.width
     )
-    shade = (
-        _opacity(seed, overpass, towards_sun) if opacity_expected(seed, overpass, window) else np.zeros_like(opacity)
-    )
+    shade = _opacity(seed, overpass, towards_sun) if _has_cloud(seed, overpass, window) else np.zeros_like(opacity)
     cloud = opacity > CLOUD_OPACITY
     shadow = (shade > SHADOW_OPACITY) & ~cloud
     inner = (slice(ADJACENT, -ADJACENT), slice(ADJACENT, -ADJACENT))
@@ -78,14 +76,14 @@ def sky(seed: int, overpass: Overpass, window: Window) -> Sky:
     )
 
 
-def opacity_expected(seed: int, overpass: Overpass, window: Window) -> bool:
+def _has_cloud(seed: int, overpass: Overpass, window: Window) -> bool:
     """Whether the pass has any cloud at all in this belt."""
-    return coverage(seed, overpass, window.row // 256) > 0.0
+    return coverage(seed, overpass, window.row // BELT) > 0.0
 
 
 def shadow_shift(seed: int, overpass: Overpass, window: Window) -> tuple[int, int]:
     """Rows down and columns right from a shadow to its cloud."""
-    here = sun(overpass, np.array([window.row // 256 * 256 + 128]))
+    here = sun(overpass, np.array([window.row // BELT * BELT + BELT // 2]))
     height = 1200.0 + 2600.0 * _uniform(seed, "cloud-base", overpass)
     pixels = height * np.tan(min(float(here.zenith[0]), _LOWEST_SUN)) / PIXEL_M
     azimuth = float(here.azimuth[0])
@@ -93,14 +91,14 @@ def shadow_shift(seed: int, overpass: Overpass, window: Window) -> tuple[int, in
 
 
 def _opacity(seed: int, overpass: Overpass, window: Window) -> Field:
-    belt = window.row // 256
+    belt = window.row // BELT
     share = coverage(seed, overpass, belt)
     if share <= 0.0:
         return np.zeros(window.shape, dtype=np.float32)
     what = f"cloud/{overpass.word}"
     sheet = fractal(seed, what, window, coarsest=512, finest=4, roughness=0.62)
     if _cumulus(seed, overpass, belt):
-        puffs = fractal(seed, f"{what}/puff", window, coarsest=64, finest=2, roughness=0.66)
+        puffs = fractal(seed, f"{what}/puff", window, coarsest=64, finest=4, roughness=0.62)
         sheet = np.float32(0.45) * sheet + np.float32(0.89) * puffs
         soft = 0.5
     else:
@@ -113,7 +111,7 @@ def _cumulus(seed: int, overpass: Overpass, belt: int) -> bool:
     year, index = day_index(overpass.day)
     month = min(index // 31 + 1, 12)
     warm = float(monthly_temperature(seed, np.array([belt_latitude(belt)]), year, month)[0])
-    return _uniform(seed, "cumulus", overpass) < np.clip((warm - 2.0) / 20.0, 0.1, 0.9)
+    return _uniform(seed, "cumulus", overpass) < min(max((warm - 2.0) / 20.0, 0.1), 0.9)
 
 
 def _haze(seed: int, overpass: Overpass, window: Window) -> Field:

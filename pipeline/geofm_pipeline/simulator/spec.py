@@ -12,6 +12,8 @@ from geofm_pipeline.hls.grid import tile_grid
 from geofm_pipeline.years import FIRST_YEAR, LAST_YEAR
 from geofm_sampling.unit import TILE_PIXELS
 
+WORLD_VERSION = 1
+"""Rises whenever the same spec would give other bytes, so that caches are not mixed."""
 FAULTS: dict[str, str] = {
     "missing_asset": "one band of one granule is neither in its item nor on disk",
     "truncated_file": "one band file of one granule ends in the middle of its pixels",
@@ -85,8 +87,24 @@ class ArchiveSpec:
         return self.extents.get(tile, Extent())
 
     def to_json(self) -> str:
-        """Canonical text: equal specs give equal text."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """Canonical text: equal specs of the same world give equal text."""
+        return json.dumps({"world": WORLD_VERSION, **asdict(self)}, sort_keys=True, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> ArchiveSpec:
+        """The inverse of :meth:`to_json`."""
+        raw = json.loads(text)
+        return cls(
+            tiles=tuple(raw["tiles"]),
+            years=tuple(raw["years"]),
+            seed=raw["seed"],
+            extents={tile: Extent(**extent) for tile, extent in raw["extents"].items()},
+            sensors=tuple(raw["sensors"]),
+            per_year=raw["per_year"],
+            choices=raw["choices"],
+            tile_offset=raw["tile_offset"],
+            faults=tuple(raw["faults"]),
+        )
 
 
 def resolve_years(start: int, end: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geofm_pipeline.hls.bands import BANDS
 from geofm_pipeline.simulator.climate import HEAT_LEVELS, Seasons, day_index, seasons
 from geofm_pipeline.simulator.ground import CURVE, CURVES
-from geofm_pipeline.simulator.noise import Field, smoothstep
+from geofm_pipeline.simulator.noise import Field, as_field, smoothstep
 from geofm_sampling.hashing import hashed_uniform
 
 ENDMEMBERS: dict[str, tuple[int, int, int, int, int, int]] = {
@@ -48,11 +48,11 @@ _CROP_SHARES = (0.30, 0.34, 0.06, 0.14, 0.06, 0.10)
 _CROP_DAYS = 366
 CROP_BASE = len(CURVES) * HEAT_LEVELS
 """First row of the crop part of a spectral table."""
-_CANOPY = {"conifer": 0.30, "deciduous": 0.45, "shrub": 0.6, "town": 0.7, "works": 0.7, "water": 0.0, "gravel": 0.9}
+_CANOPY = {"conifer": 0.12, "deciduous": 0.25, "shrub": 0.5, "town": 0.7, "works": 0.7, "water": 0.0, "gravel": 0.9}
 CANOPY = np.array([_CANOPY.get(name, 1.0) for name in CURVES], dtype=np.float32)
 """Share of a full snow cover that shows from above, by curve; lakes do not freeze over."""
-_ROUGHNESS = {"conifer": 0.16, "deciduous": 0.12, "town": 0.22, "works": 0.28, "rock": 0.16, "crop": 0.05, "water": 0.0}
-ROUGHNESS = np.array([_ROUGHNESS.get(name, 0.09) for name in CURVES], dtype=np.float32)
+_ROUGHNESS = {"conifer": 0.14, "deciduous": 0.10, "town": 0.2, "works": 0.25, "rock": 0.14, "crop": 0.04, "water": 0.0}
+ROUGHNESS = np.array([_ROUGHNESS.get(name, 0.08) for name in CURVES], dtype=np.float32)
 """Standard deviation of brightness within a class, by curve."""
 
 
@@ -125,7 +125,7 @@ def spectral_table(seed: int, belt: int, day: int) -> Field:
 def snow_cover(seed: int, belt: int, day: int) -> Field:
     """Share of open ground under snow by height, shape (128,)."""
     year, index = day_index(day)
-    return seasons(seed, belt, year).snow[index]
+    return as_field(seasons(seed, belt, year).snow[index])
 
 
 def _curves(state: Seasons, day: int) -> dict[str, Field]:
@@ -139,7 +139,7 @@ def _curves(state: Seasons, day: int) -> dict[str, Field]:
     wet_soil = _mix(_steady("gravel"), _steady("gravel") * np.float32(0.8), moisture)
     return {
         "water": _steady("lake"),
-        "conifer": _steady("conifer") * (1 + 0.12 * leaf[:, None]),
+        "conifer": as_field(_steady("conifer") * (1 + 0.12 * leaf[:, None])),
         "deciduous": _mix(crown, _steady("twigs"), fallen),
         "shrub": _mix(_steady("shrub"), _steady("leaves"), 0.35 * leaf * moisture),
         "pasture": _mix(_steady("hay"), _steady("sward"), 0.12 + 0.88 * grass),
@@ -173,7 +173,7 @@ def _growth(name: str, day: Field) -> tuple[Field, Field, Field]:
     none = np.zeros_like(day)
 
     def hump(rise: float, full: float, end: float, gone: float) -> Field:
-        return smoothstep(rise, full, day) * (1 - smoothstep(end, gone, day))
+        return as_field(smoothstep(rise, full, day) * (1 - smoothstep(end, gone, day)))
 
     match name:
         case "winter cereal":
@@ -187,7 +187,7 @@ def _growth(name: str, day: Field) -> tuple[Field, Field, Field]:
             return (
                 0.95 * hump(135, 185, 258, 272),
                 smoothstep(235, 262, day),
-                smoothstep(258, 275, day) * np.float32(0.7),
+                as_field(0.7 * smoothstep(258, 275, day)),
             )
         case "rice":
             return 0.93 * hump(148, 190, 262, 276), smoothstep(225, 258, day), smoothstep(262, 276, day)
@@ -199,7 +199,7 @@ def _growth(name: str, day: Field) -> tuple[Field, Field, Field]:
             return 0.15 + 0.4 * hump(110, 160, 280, 312), 0.3 * smoothstep(255, 300, day), none
         case _:
             spring, late = hump(85, 120, 165, 175), hump(195, 225, 285, 300)
-            return 0.75 * np.maximum(spring, late), none, none
+            return as_field(0.75 * np.maximum(spring, late)), none, none
 
 
 def _steady(name: str) -> Field:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from geofm_pipeline.card import Card
 from geofm_pipeline.cells import owned_cells
@@ -23,6 +24,7 @@ from geofm_pipeline.workspace import Workspace, commit_table, committed, file_di
 from geofm_pipeline.years import Years
 from geofm_sampling import Design, PlanRecord, build_frame, draw_master, fit_strata, plan_record
 from geofm_sampling.tables import FRAME, LAND_COVER_PREFIX, PLAN, WEATHER_PREFIX
+from geofm_sampling.unit import TILE_PIXELS
 
 EMPTY_GROUND = 0.0
 """A cell with no land cover at all (the open sea in WorldCover and its like) is declared out of the frame."""
@@ -75,12 +77,11 @@ def _plan_anew(
     cells = _cells(inputs, design, scenes, progress, card)
     strata = fit_strata(cells, seed=design.seed)
     frame = build_frame(cells, strata, years=design.years, chip_size=design.chip_size)
-    del cells
     plan = draw_master(frame, design)
-    _write_frame(space, frame)
+    _write_frame(space, frame, cells)
     write_text(space.frame / "strata.json", strata.to_json() + "\n")
     digest = commit_table(space, space.plan, _with_metadata(plan, "geofm_frame", _frame_digest(space)))
-    _note_plan(card, progress, frame, plan, design, digest)
+    _note_plan(card, progress, frame, cells, plan, design, digest)
     return digest
 
 
@@ -123,7 +124,7 @@ def _input_facts(inputs: Inputs) -> dict[str, object]:
 
 def _with_ground(cells: pa.Table) -> pa.Table:
     """Cells that have any land cover; all of them where there is no map."""
-    names = [name for name in cells.column_names if name.startswith(LAND_COVER_PREFIX)]
+    names = [name for name in _covariates(cells) if name.startswith(LAND_COVER_PREFIX)]
     if not names:
         return cells
     total = np.nansum(np.stack([cells[name].to_numpy() for name in names]), axis=0)
@@ -136,14 +137,34 @@ def _with_ground(cells: pa.Table) -> pa.Table:
     return kept
 
 
-def _write_frame(space: Workspace, frame: pa.Table) -> None:
-    """One file per tile; rows are in order of the unit id, so a tile's rows lie together."""
+def _write_frame(space: Workspace, frame: pa.Table, cells: pa.Table) -> None:
+    """One file per tile with the cells' covariates; rows are in order of the unit id, so a tile's rows lie together."""
     tiles = frame["tile"].to_numpy(zero_copy_only=False)
     starts = np.flatnonzero(np.r_[True, tiles[1:] != tiles[:-1]])
     for old in space.frame.glob("*.parquet"):
         old.unlink()
     for start, stop in zip(starts, np.r_[starts[1:], len(tiles)], strict=True):
-        write_parquet(space.frame / f"{tiles[start]}.parquet", frame.slice(start, stop - start))
+        tile = str(tiles[start])
+        part = _with_covariates(frame.slice(start, stop - start), cells.filter(pc.equal(cells["tile"], tile)))
+        write_parquet(space.frame / f"{tile}.parquet", FRAME.check(part))
+
+
+def _with_covariates(frame: pa.Table, cells: pa.Table) -> pa.Table:
+    """Frame rows of one tile with the covariates of their cells."""
+
+    def places(table: pa.Table) -> NDArray[np.int64]:
+        row, col = (table[name].to_numpy().astype(np.int64) for name in ("cell_row", "cell_col"))
+        return np.asarray(row * TILE_PIXELS + col)
+
+    order = np.argsort(places(cells))
+    at = pa.array(order[np.searchsorted(places(cells)[order], places(frame))])
+    for name in _covariates(cells):
+        frame = frame.append_column(name, cells[name].take(at))
+    return frame
+
+
+def _covariates(cells: pa.Table) -> list[str]:
+    return [name for name in cells.column_names if name.startswith((LAND_COVER_PREFIX, WEATHER_PREFIX))]
 
 
 def _frame_digest(space: Workspace) -> str:
@@ -161,14 +182,16 @@ def _with_metadata(table: pa.Table, key: str, value: str) -> pa.Table:
     return table.replace_schema_metadata({**(table.schema.metadata or {}), key.encode(): value.encode()})
 
 
-def _note_plan(card: Card, progress: Progress, frame: pa.Table, plan: pa.Table, design: Design, digest: str) -> None:
+def _note_plan(
+    card: Card, progress: Progress, frame: pa.Table, cells: pa.Table, plan: pa.Table, design: Design, digest: str
+) -> None:
     record = plan_record(plan)
     seasons = pc.value_counts(frame["season"]).to_pylist()
     facts = {
         "units": frame.num_rows,
         "seasons": {str(entry["values"]): entry["counts"] for entry in seasons},
         "strata": int((record.frame_units > 0).sum()),
-        "covariates": [n for n in frame.column_names if n.startswith((LAND_COVER_PREFIX, WEATHER_PREFIX))],
+        "covariates": _covariates(cells),
     }
     card.set("frame", {**card.section("frame"), **facts})
     card.set("plan", {"digest": digest, "design": json.loads(design.to_json()), "strata": _strata_rows(record)})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from geofm_pipeline.chips import ReadStats
 from geofm_pipeline.errors import OutputConflictError
-from geofm_pipeline.store.codec import ChunkEncoder, crc32c, prepare
+from geofm_pipeline.store.codec import ChunkEncoder, prepare
 from geofm_pipeline.store.files import write_file
 from geofm_pipeline.store.layout import (
     KEY,
@@ -75,7 +76,7 @@ class StoreSummary:
     stats: ReadStats
     """What reading cost, over all groups."""
     digest: str
-    """SHA-256 of the sealed root document, which holds the manifest's checksum, which holds all others."""
+    """SHA-256 of the sealed root document, which holds that of the manifest, which holds those of all others."""
 
 
 def finalise(path: Path, spec: StoreSpec, parts_dir: Path, rows: pa.Table) -> StoreSummary:
@@ -147,7 +148,8 @@ def _manifest(parts: Sequence[GroupResult]) -> dict[str, NDArray[np.generic]]:
         records = [record for part in parts for record in part.shards if record.array == name]
         facts = [(record.bytes, record.crc32c, record.samples) for record in records]
         arrays[f"{MANIFEST}/{name}_shards"] = np.array(facts, dtype=np.uint64)
-        arrays[f"{MANIFEST}/{name}_index"] = np.concatenate([getattr(part, f"{name}_index") for part in parts])
+        arrays[f"{MANIFEST}/{name}_index"] = np.concatenate([part.index_of(name) for part in parts])
+        arrays[f"{MANIFEST}/{name}_crc32c"] = np.concatenate([part.crc32c_of(name) for part in parts])
     return arrays
 
 
@@ -161,11 +163,11 @@ def _seal(
     """Write (unless `temp_dir` is None) everything but the shards, the root last; returns the root's bytes."""
     files: JsonObject = {}
     for name, data in _small_files(spec, arrays):
-        files[name] = {"bytes": len(data), "crc32c": f"{crc32c(data):08x}"}
+        files[name] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
         if temp_dir is not None:
             write_file(path / name, data, temp_dir)
     manifest = dumps(group_document({"files": files}))
-    guard: JsonObject = {"bytes": len(manifest), "crc32c": f"{crc32c(manifest):08x}"}
+    guard: JsonObject = {"bytes": len(manifest), "sha256": sha256(manifest).hexdigest()}
     root = sealed({**root_attributes(spec), "statistics": _statistics(spec, sums), "manifest": guard})
     if temp_dir is not None:
         write_file(path / MANIFEST / ROOT, manifest, temp_dir)

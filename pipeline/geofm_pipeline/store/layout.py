@@ -26,6 +26,8 @@ ROW_CHUNK = 65536
 """Rows in one chunk of a metadata array."""
 NO_CHUNK = 2**64 - 1
 """Offset and length of an all-fill chunk in a shard index: Zarr stores none."""
+NO_CRC = 2**32 - 1
+"""Checksum of a chunk that is not stored; NO_CHUNK in the index decides, for a stored chunk may have this one too."""
 BLOCKSIZE = 524_288
 """Blosc block in bytes: fixed, it decodes zstd about twice as fast as the automatic choice."""
 ROOT = "zarr.json"
@@ -175,10 +177,10 @@ def row_layouts(spec: StoreSpec) -> tuple[ArrayLayout, ...]:
 
 def manifest_layouts(spec: StoreSpec) -> tuple[ArrayLayout, ...]:
     """The side-car: sizes and checksums of the shards, and where each sample lies in its shard."""
-    return tuple(layout for name in ("image", "fmask") for layout in _manifest_pair(spec, name))
+    return tuple(layout for name in ("image", "fmask") for layout in _manifest_of(spec, name))
 
 
-def _manifest_pair(spec: StoreSpec, name: str) -> tuple[ArrayLayout, ArrayLayout]:
+def _manifest_of(spec: StoreSpec, name: str) -> tuple[ArrayLayout, ArrayLayout, ArrayLayout]:
     codec = Blosc(cname="zstd", clevel=1, shuffle="shuffle", typesize=8)
     shards = ArrayLayout(
         path=f"{MANIFEST}/{name}_shards",
@@ -200,7 +202,16 @@ def _manifest_pair(spec: StoreSpec, name: str) -> tuple[ArrayLayout, ArrayLayout
         codec=codec,
         columns=("offset", "length"),
     )
-    return shards, index
+    checksums = ArrayLayout(
+        path=f"{MANIFEST}/{name}_crc32c",
+        dtype="uint32",
+        shape=(spec.n,),
+        fill=NO_CRC,
+        dims=("sample",),
+        meaning=f"CRC-32C of each sample's encoded {name}, as stored in its last four bytes; fill where none is stored",
+        codec=Blosc(cname="zstd", clevel=1, shuffle="shuffle", typesize=4),
+    )
+    return shards, index, checksums
 
 
 def _rows(path: str, dtype: str, shape: tuple[int, ...], fill: int | float, meaning: str) -> ArrayLayout:

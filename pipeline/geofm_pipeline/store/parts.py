@@ -70,6 +70,10 @@ class GroupResult:
     """[m, 2] offset and length of each image chunk in its shard."""
     fmask_index: NDArray[np.uint64]
     """[m, 2] likewise for the mask."""
+    image_crc32c: NDArray[np.uint32]
+    """[m] CRC-32C of each encoded image."""
+    fmask_crc32c: NDArray[np.uint32]
+    """[m] likewise for the mask."""
     shards: tuple[ShardRecord, ...]
     sums: Mapping[int, BandSums]
     """Exact sums per split."""
@@ -82,6 +86,14 @@ class GroupResult:
         """Bytes stored for this group."""
         return sum(record.bytes for record in self.shards)
 
+    def index_of(self, array: str) -> NDArray[np.uint64]:
+        """`image_index` or `fmask_index`."""
+        return self.image_index if array == "image" else self.fmask_index
+
+    def crc32c_of(self, array: str) -> NDArray[np.uint32]:
+        """`image_crc32c` or `fmask_crc32c`."""
+        return self.image_crc32c if array == "image" else self.fmask_crc32c
+
 
 _ARRAYS = {
     "units": np.uint64,
@@ -91,6 +103,8 @@ _ARRAYS = {
     "valid_pixels": np.int32,
     "image_index": np.uint64,
     "fmask_index": np.uint64,
+    "image_crc32c": np.uint32,
+    "fmask_crc32c": np.uint32,
 }
 
 

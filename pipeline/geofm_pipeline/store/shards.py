@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from geofm_pipeline.errors import ResourceError
 from geofm_pipeline.store.codec import RESIDUE, crc32c, encode_index, no_places
 from geofm_pipeline.store.files import disk_errors, replacing, sync_folder, write_all
-from geofm_pipeline.store.layout import NO_CHUNK, ArrayLayout, fmask_layout, image_layout
+from geofm_pipeline.store.layout import NO_CHUNK, NO_CRC, ArrayLayout, fmask_layout, image_layout
 from geofm_pipeline.store.parts import ShardRecord
 from geofm_pipeline.store.spec import StoreSpec
 
@@ -27,11 +27,14 @@ class Scratch:
     """Encoded chunks of one group, appended in any order; the kernel frees the space when the process ends."""
 
     def __init__(self, folder: Path, spec: StoreSpec, group: int) -> None:
+        self.group = group
         self.rows = spec.group_rows(group)
         self.shards = spec.group_shard_range(group)
         self.layouts: dict[str, ArrayLayout] = {"image": image_layout(spec), "fmask": fmask_layout(spec)}
         self.places = {name: no_places(len(self.rows)) for name in ARRAYS}
         """Offset and length in the scratch file of each row's chunk, [m, 2]."""
+        self.crcs = {name: np.full(len(self.rows), NO_CRC, dtype=np.uint32) for name in ARRAYS}
+        """CRC-32C of each row's encoded bytes, [m]."""
         self._folder = folder
         self._end = 0
         with disk_errors(folder):
@@ -53,6 +56,7 @@ class Scratch:
         with disk_errors(self._folder):
             write_all(self._file.fileno(), chunk)
         self.places[array][index - self.rows.start] = (self._end, len(chunk))
+        self.crcs[array][index - self.rows.start] = int.from_bytes(chunk[-4:], "little")
         self._end += len(chunk)
 
     def read(self, array: str, index: int) -> bytes:

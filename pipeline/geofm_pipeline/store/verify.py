@@ -1,8 +1,8 @@
 """Finds every byte of a sealed store that is not what was written, and says which samples it hits.
 
 The chain of evidence: the root document carries its own SHA-256 and the checksum of the manifest's document; that
-one has size and CRC-32C of every small file; the manifest arrays have them for every shard; and inside a damaged
-shard each chunk has its own CRC-32C, which tells the samples apart. Cost: one sequential read of the store when
+one has size and SHA-256 of every small file; the manifest arrays have size and CRC-32C of every shard and the
+CRC-32C of every chunk, which tells the samples of a damaged shard apart. Cost: one sequential read of the store when
 `deep`, one stat per shard otherwise.
 """
 
@@ -20,7 +20,7 @@ import zarr
 from numpy.typing import NDArray
 
 from geofm_pipeline.errors import InputError
-from geofm_pipeline.store.checks import Problem, ShardJob, shard_job, small_file_problem
+from geofm_pipeline.store.checks import Manifest, Problem, ShardJob, shard_job, small_file_problem
 from geofm_pipeline.store.files import file_size
 from geofm_pipeline.store.layout import (
     KEY,
@@ -127,9 +127,13 @@ class _Check:
                     progress(done, total)
 
     def _shard_jobs(self, layout: ArrayLayout) -> list[ShardJob]:
-        facts = self._manifest_array(f"{layout.path}_shards")
-        places = self._manifest_array(f"{layout.path}_index")
-        return [shard_job(self.path, self.spec, layout, shard, facts, places) for shard in range(self.spec.shards)]
+        crcs = self._manifest_array(f"{layout.path}_crc32c")
+        manifest = Manifest(
+            shards=self._manifest_array(f"{layout.path}_shards"),
+            places=self._manifest_array(f"{layout.path}_index"),
+            crcs=crcs.astype(np.uint32) if crcs is not None else None,
+        )
+        return [shard_job(self.path, self.spec, layout, shard, manifest) for shard in range(self.spec.shards)]
 
     def _manifest_array(self, name: str) -> NDArray[np.uint64] | None:
         """A manifest array, None when one of its files is damaged."""

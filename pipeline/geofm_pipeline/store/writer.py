@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from geofm_pipeline.chips import Chip, ChipFailure, ChipReader, ChipRequest, ReadStats
 from geofm_pipeline.errors import OutputConflictError
 from geofm_pipeline.hls.bands import SENSOR_CODE
+from geofm_pipeline.store.checks import ShardJob
 from geofm_pipeline.store.codec import ChunkEncoder, prepare
-from geofm_pipeline.store.files import disk_errors, file_crc32c, file_size
+from geofm_pipeline.store.files import disk_errors
 from geofm_pipeline.store.layout import fmask_layout, image_layout
 from geofm_pipeline.store.parts import GroupResult, ShardRecord, Tombstone, read_part, write_part
 from geofm_pipeline.store.shards import ARRAYS, Scratch, write_shards
@@ -90,7 +91,7 @@ def write_group(
             return done
         _refuse_sealed(path, spec)
         shards, places = write_shards(path, temp_dir, scratch, threads)
-    result = _result(spec, group, accounts, shards, places, _since(before, reader.stats))
+    result = _result(spec, accounts, scratch, shards, places, _since(before, reader.stats))
     write_part(parts_dir, temp_dir, result)
     return result
 
@@ -128,9 +129,20 @@ def _committed(path: Path, spec: StoreSpec, parts_dir: Path, group: int, *, deep
     if part is None:
         return None
     layouts = {"image": image_layout(spec), "fmask": fmask_layout(spec)}
+    start = spec.group_rows(group).start
     for record in part.shards:
-        file = path / layouts[record.array].key(record.shard)
-        if file_size(file) != record.bytes or (deep and record.bytes and file_crc32c(file) != record.crc32c):
+        rows = spec.shard_rows(record.shard)
+        mine = slice(rows.start - start, rows.stop - start)
+        wanted = ShardJob(
+            name=layouts[record.array].key(record.shard),
+            rows=rows,
+            shard_size=spec.shard_size,
+            size=record.bytes,
+            crc=record.crc32c,
+            places=part.index_of(record.array)[mine],
+            crcs=part.crc32c_of(record.array)[mine],
+        )
+        if wanted.check(path, deep=deep) is not None:
             return None
     return part
 
@@ -234,15 +246,15 @@ def _bury(spec: StoreSpec, request: RowRequest, failure: ChipFailure) -> _Accoun
 
 def _result(
     spec: StoreSpec,
-    group: int,
     accounts: Sequence[_Account],
+    scratch: Scratch,
     shards: tuple[ShardRecord, ...],
     places: dict[str, NDArray[np.uint64]],
     stats: ReadStats,
 ) -> GroupResult:
     scenes = [account.request.chip.scenes for account in accounts]
     return GroupResult(
-        group=group,
+        group=scratch.group,
         spec_digest=spec.digest,
         units=np.array([account.request.chip.unit for account in accounts], dtype=np.uint64),
         splits=np.array([_split(account) for account in accounts], dtype=np.int8),
@@ -251,6 +263,8 @@ def _result(
         valid_pixels=np.array([account.valid_pixels for account in accounts], dtype=np.int32),
         image_index=places["image"],
         fmask_index=places["fmask"],
+        image_crc32c=scratch.crcs["image"],
+        fmask_crc32c=scratch.crcs["fmask"],
         shards=shards,
         sums=_sums_by_split(spec, accounts),
         tombstones=tuple(account.tombstone for account in accounts if account.tombstone is not None),

@@ -211,7 +211,7 @@ def test_the_region_is_the_ground_that_footprints_touch(items: Items, tmp_path: 
     assert touches
     for write in FILES.values():
         assert find_scenes(write(items, tmp_path), pacific, ALL)["tile"].to_pylist() == ["01KAB"]
-    triangle = Region(name="corner", geometry=shapely.MultiPolygon([shapely.Polygon([(8, 47), (13, 47), (13, 48.7)])]))
+    triangle = Region(name="corner", geometry=shapely.MultiPolygon([shapely.Polygon([(7, 47), (7, 50), (9.5, 50)])]))
     with pytest.raises(NothingFoundError):
         find_scenes(catalog, triangle, ALL)
 

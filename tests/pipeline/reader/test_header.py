@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
-from geofm_pipeline.cog.blocks import check_codec, decode_block
+from geofm_pipeline.cog.blocks import BlockError, check_codec, decode_block
 from geofm_pipeline.cog.header import CogHeader, HeaderError, read_header
 from geofm_pipeline.scenes import SceneRef
 
@@ -174,6 +175,19 @@ def test_every_truncation_of_the_header_is_found(scenes: tuple[SceneRef, ...]) -
             continue
         assert np.array_equal(header.offsets, full.offsets)
         assert np.array_equal(header.counts, full.counts)
+
+
+@settings(max_examples=400)
+@given(flips=st.lists(st.tuples(st.integers(0, 3_000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_any_damage_in_the_header_is_a_named_error(scenes: tuple[SceneRef, ...], flips: list[tuple[int, int]]) -> None:
+    """Overwritten bytes give a header or one of our errors, and never a read beyond what a file can have."""
+    data = bytearray(Path(scenes[0].bands[0]).read_bytes()[:16_384])
+    for at, value in flips:
+        data[at] = value
+    file = Recorded(bytes(data))
+    with contextlib.suppress(HeaderError, BlockError):
+        check_codec(read_header(file))
+    assert all(start + length <= 2**40 and length <= 2**24 for start, length in file.reads)
 
 
 def test_a_block_with_a_length_but_no_offset_is_damage(cog_writer: Callable[..., None], tmp_path: Path) -> None:

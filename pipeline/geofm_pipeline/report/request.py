@@ -1,0 +1,76 @@
+"""What was asked, from what inputs, and what the run said about it."""
+
+from __future__ import annotations
+
+from geofm_pipeline.report import words
+from geofm_pipeline.report.facts import Facts
+from geofm_pipeline.report.folder import Folder
+from geofm_pipeline.report.headline import years
+
+
+def asked(folder: Folder) -> list[tuple[str, str]]:
+    """The options, as they were given."""
+    options = folder.card.part("asked")
+    known = ((name, options.text(name)) for name in options.values)
+    return [(f"--{name.replace('_', '-')}", value) for name, value in known if value not in (None, "None")]
+
+
+def notes(folder: Folder) -> list[str]:
+    """What the run said, with what the card knows and nobody said."""
+    card = folder.card
+    said = [str(sentence) for sentence in card.items("said")]
+    inputs, search, frame = card.part("inputs"), card.part("search"), card.part("frame")
+    if inputs and not inputs.text("weather") and not any("weather" in sentence for sentence in said):
+        said.append("No weather was given: strata know no climate, and seasons are calendar quarters.")
+    if inputs and not inputs.text("land_cover") and not any("land cover" in sentence.lower() for sentence in said):
+        said.append("No land cover was given: strata know no land-cover groups.")
+    if missing := search.count("missing_assets"):
+        said.append(f"{words.count_of(missing, 'file')} of the granules found are missing in the archive.")
+    if empty := frame.count("out_of_frame_cells"):
+        said.append(f"{words.count_of(empty, 'place')} without any land cover were declared out of the frame.")
+    return list(dict.fromkeys([*said, *folder.troubles]))
+
+
+def inputs_table(folder: Folder) -> list[tuple[str, str]]:
+    """What the run worked from."""
+    inputs, search, frame = (folder.card.part(name) for name in ("inputs", "search", "frame"))
+    lines: list[tuple[str, str | None]] = [
+        ("region", _region(inputs)),
+        ("years", years(folder) or None),
+        ("catalogue", inputs.text("catalog")),
+        ("land cover", " — ".join(filter(None, (inputs.text("land_cover"), inputs.text("land_cover_note"))))),
+        ("weather", " — ".join(filter(None, (inputs.text("weather"), inputs.text("weather_note"))))),
+        ("images found", _found(search)),
+        ("ownership of ground", _ownership(frame)),
+    ]
+    return [(name, value) for name, value in lines if value]
+
+
+def _region(inputs: Facts) -> str | None:
+    box = [float(v) for v in inputs.items("bbox") if isinstance(v, (int, float))]
+    if len(box) != 4:
+        return inputs.text("region")
+    west, south, east, north = (round(v, 2) for v in box)
+    lon, lat = (f"{words.degrees(a, k)} to {words.degrees(b, k)}" for a, b, k in ((west, east, "lon"), (south, north, "lat")))
+    return f"{inputs.text('region')} ({lon}, {lat})"
+
+
+def _found(search: Facts) -> str | None:
+    if (granules := search.count("granules")) is None:
+        return None
+    sensors = ", ".join(f"{words.number(n)} {name}" for name, n in sorted(search.counts("by_sensor").items()))
+    tiles = words.count_of(len(search.items("tiles")), "tile")
+    return f"{words.number(granules)} granules ({sensors}) of {tiles}, {search.text('first_day')} to {search.text('last_day')}"
+
+
+def _ownership(frame: Facts) -> str | None:
+    coverage = frame.part("coverage") or Facts(
+        values={name: frame.values.get(f"covered_{name}") for name in ("once", "never", "twice")}
+    )
+    once, never, twice = (coverage.number(name) for name in ("once", "never", "twice"))
+    if once is None:
+        return None
+    return (
+        f"{words.percent(once)} of the ground is in the frame once, {words.percent(never)} never, {words.percent(twice)} "
+        "twice (tiles overlap, and squares of neighbouring tiles do not line up)"
+    )

@@ -1,0 +1,227 @@
+"""How fast the store writer is, over the encoding alone, and beside zarr-python writing the same shards.
+
+Samples are 4 × 6 × 256 × 256 int16 with their masks. *Raw encode*: blosc and CRC-32C of chips in memory, result
+thrown away: the limit. *Writer*: `write_group` from chips in memory to synced shards, with valid-pixel rule, exact
+sums and scratch. *zarr-python*: the same arrays and codecs, one assignment per shard, not synced, no sums.
+Repeats are interleaved; medians are shown. `--out` on a RAM disk shows the program, on a disk the disk too.
+
+    python tests/benchmarks/store_writer.py [--images FOLDER] [--out FOLDER …] [--threads 1 2] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from geofm_pipeline.chips import Chip, ChipFailure, ChipRequest, ReadStats
+from geofm_pipeline.store import RowRequest, StoreSpec, create, write_group
+from geofm_pipeline.store.codec import ChunkEncoder, prepare
+from geofm_pipeline.store.layout import ROOT, dumps, fmask_layout, image_layout
+from geofm_pipeline.store.synthetic import synthetic_chip, synthetic_requests
+
+SIZE, DATES = 256, 4
+
+
+class MemoryReader:
+    """Answers every request with one of a few chips that are in memory."""
+
+    def __init__(self, chips: Sequence[Chip]) -> None:
+        self.stats = ReadStats()
+        self._chips = chips
+
+    def read(self, requests: Sequence[ChipRequest]) -> Iterator[Chip | ChipFailure]:
+        for k, request in enumerate(requests):
+            chip = self._chips[k % len(self._chips)]
+            yield Chip(unit=request.unit, image=chip.image, fmask=chip.fmask)
+
+
+def noise_chips(count: int) -> list[Chip]:
+    """Fractal noise with an HLS-like spectrum."""
+    spec = StoreSpec(n=count, timesteps=DATES, height=SIZE, width=SIZE, seed=0)
+    return [synthetic_chip(request.chip) for request in synthetic_requests(spec)]
+
+
+def image_chips(folder: Path, count: int) -> list[Chip]:
+    """Chips cut from six-band rasters of reflectance × 10⁴; masks from noise, missing pixels (0) as fill."""
+    import rasterio
+
+    scenes = []
+    for file in sorted(folder.glob("*.tif")):
+        with rasterio.open(file) as source:
+            scenes.append(np.asarray(source.read(), dtype=np.int32).clip(0, 20000).astype(np.int16))
+    rng = np.random.default_rng(0)
+    masks = [chip.fmask for chip in noise_chips(8)]
+    return [_cut(k, [scenes[i] for i in rng.integers(0, len(scenes), DATES)], masks[k % 8], rng) for k in range(count)]
+
+
+def _cut(unit: int, scenes: Sequence[NDArray[np.int16]], fmask: NDArray[np.uint8], rng: np.random.Generator) -> Chip:
+    image = np.empty((DATES, 6, SIZE, SIZE), dtype=np.int16)
+    for t, scene in enumerate(scenes):
+        short = [(0, 0), *((0, max(0, SIZE - edge)) for edge in scene.shape[1:])]
+        scene = np.pad(scene, short, mode="reflect")
+        y, x = (int(rng.integers(0, edge - SIZE + 1)) for edge in scene.shape[1:])
+        image[t] = scene[:, y : y + SIZE, x : x + SIZE]
+    missing = (image == 0).all(axis=1)
+    image[np.broadcast_to(missing[:, None], image.shape)] = -9999
+    return Chip(unit=unit, image=image, fmask=np.where(missing, np.uint8(255), fmask))
+
+
+def raw_encode(spec: StoreSpec, chips: Sequence[Chip], threads: int) -> float:
+    """Seconds to encode all samples of the store from memory."""
+    prepare()
+    encoders = ChunkEncoder(image_layout(spec)), ChunkEncoder(fmask_layout(spec))
+
+    def encode(row: int) -> None:
+        chip = chips[row % len(chips)]
+        encoders[0].encode(chip.image)
+        encoders[1].encode(chip.fmask)
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(encode, range(spec.n)):
+            pass
+    return time.perf_counter() - start
+
+
+def writer(spec: StoreSpec, chips: Sequence[Chip], threads: int, out: Path) -> tuple[float, int]:
+    """Seconds to write all groups, and bytes stored."""
+    create(out / "store.zarr", spec)
+    requests: list[RowRequest] = synthetic_requests(spec)
+    start, stored = time.perf_counter(), 0
+    for group in range(spec.groups):
+        rows = spec.group_rows(group)
+        result = write_group(
+            out / "store.zarr",
+            spec,
+            out / "parts",
+            out / "scratch",
+            group,
+            requests[rows.start : rows.stop],
+            MemoryReader(chips),
+            threads=threads,
+        )
+        stored += result.bytes
+    return time.perf_counter() - start, stored
+
+
+def zarr_python(spec: StoreSpec, chips: Sequence[Chip], threads: int, out: Path) -> float:
+    """Seconds of zarr-python for the same shards; stacking the chips into a shard is part of it."""
+    arrays = []
+    for layout in (image_layout(spec), fmask_layout(spec)):
+        (out / layout.path).mkdir()
+        (out / layout.path / ROOT).write_bytes(dumps(layout.document()))
+        arrays.append(zarr.open_array(out / layout.path, mode="r+", zarr_format=3))
+    start = time.perf_counter()
+    with zarr.config.set({"threading.max_workers": threads, "async.concurrency": threads}):
+        for shard in range(spec.shards):
+            rows = spec.shard_rows(shard)
+            mine = [chips[row % len(chips)] for row in rows]
+            arrays[0][rows.start : rows.stop] = np.stack([chip.image for chip in mine])
+            arrays[1][rows.start : rows.stop] = np.stack([chip.fmask for chip in mine])
+    return time.perf_counter() - start
+
+
+def measure(spec: StoreSpec, chips: Sequence[Chip], threads: int, base: Path, repeats: int) -> dict[str, float]:
+    """Medians of interleaved repeats, in samples per second."""
+    times: dict[str, list[float]] = {"raw": [], "writer": [], "zarr": []}
+    stored = 0
+    for _ in range(repeats):
+        times["raw"].append(raw_encode(spec, chips, threads))
+        with _folder(base) as out:
+            seconds, stored = writer(spec, chips, threads, out)
+            times["writer"].append(seconds)
+        with _folder(base) as out:
+            times["zarr"].append(zarr_python(spec, chips, threads, out))
+    rate = {name: spec.n / statistics.median(values) for name, values in times.items()}
+    ratio = statistics.median(raw / ours for raw, ours in zip(times["raw"], times["writer"], strict=True))
+    whole = spec.n * DATES * SIZE * SIZE * 13
+    return {**rate, "writer_over_raw": ratio, "compression": whole / stored}
+
+
+def peak_rss(samples: int, threads: int, base: Path) -> dict[str, float]:
+    """MiB of a fresh process before and after it writes one group of `samples`."""
+    command = [sys.executable, __file__, "--peak", str(samples), "--threads", str(threads), "--out", str(base)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def _peak(samples: int, threads: int, base: Path) -> None:
+    chips = noise_chips(8)
+    spec = StoreSpec(n=samples, timesteps=DATES, height=SIZE, width=SIZE, seed=0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with _folder(base) as out:
+        writer(spec, chips, threads, out)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"before_mib": round(before), "peak_mib": round(after), "group_mib": round(samples * 3.25)}))
+
+
+class _folder:  # noqa: N801 - a context manager that reads like a function
+    def __init__(self, base: Path) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="store-writer-", dir=base))
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.path)
+
+
+def _table(rows: list[dict[str, object]]) -> None:
+    head = ("place", "profile", "threads", "raw", "writer", "zarr", "writer_over_raw", "compression")
+    print("  ".join(f"{name:>15}" for name in head))
+    for row in rows:
+        cells = (row[name] for name in head)
+        print("  ".join(f"{cell:15.2f}" if isinstance(cell, float) else f"{cell!s:>15}" for cell in cells))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ram = ["/dev/shm"] if Path("/dev/shm").is_dir() else []
+    parser.add_argument("--images", type=Path, help="folder of six-band GeoTIFFs; default: noise")
+    parser.add_argument("--out", type=Path, nargs="+", default=[Path(p) for p in [*ram, tempfile.gettempdir()]])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peak:
+        _peak(args.peak, args.threads[0], args.out[0])
+        return
+    chips = image_chips(args.images, 64) if args.images else noise_chips(64)
+    rows: list[dict[str, object]] = []
+    for place in args.out:
+        for profile in ("zstd", "local"):
+            for threads in args.threads:
+                spec = StoreSpec(
+                    n=args.samples, timesteps=DATES, height=SIZE, width=SIZE, seed=0, profile=profile, group_shards=4
+                )
+                figures = measure(spec, chips, threads, place, args.repeats)
+                rows.append({"place": str(place), "profile": profile, "threads": threads, **figures})
+    _table(rows)
+    peak = peak_rss(1024, 2, args.out[0])
+    print(f"peak memory of one group of 1,024 samples with 2 threads: {peak}")
+    if args.json:
+        facts = {"cpus": os.cpu_count(), "python": platform.python_version(), "rows": rows, "peak": peak}
+        args.json.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
