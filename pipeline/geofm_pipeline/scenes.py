@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from geofm_pipeline.hls.bands import BANDS, FMASK, Sensor, band_file
 from geofm_pipeline.hls.granule import GranuleId
@@ -20,7 +22,7 @@ SCENES = TableContract(
         "granule_id": Column(type=pa.string(), meaning="HLS granule id, unique"),
         "sensor": Column(type=pa.string(), meaning="L30 or S30, from the id"),
         "tile": Column(type=pa.string(), meaning="MGRS tile, from the id"),
-        "time": Column(type=pa.timestamp("s", tz="UTC"), meaning="sensing time, from the id"),
+        "time": Column(type=pa.timestamp("ms", tz="UTC"), meaning="sensing time, from the id"),
         "cloud_cover": Column(type=pa.float32(), meaning="cloud or shadow, percent of valid pixels; NaN if unknown"),
         "footprint": Column(type=pa.binary(), meaning="WKB polygon in lon/lat (EPSG:4326), split at the antimeridian"),
         "href_template": Column(type=pa.string(), meaning="location with {id} and {band}, e.g. …/{id}/{id}.{band}.tif"),
@@ -53,6 +55,11 @@ def asset_href(*, granule_id: str, sensor: Sensor, band: str, template: str, ove
     """Href of a canonical band or `fmask`: the override if there is one, else the filled template."""
     key = band_file(sensor, band)
     return overrides.get(key) or template.replace("{id}", granule_id).replace("{band}", key)
+
+
+def sensing_days(scenes: pa.Table) -> NDArray[np.int64]:
+    """Days since 1970-01-01 (UTC) of a SCENES table's rows, shape (n,)."""
+    return np.asarray(scenes["time"].cast(pa.date32()).cast(pa.int32()).to_numpy(), dtype=np.int64)
 
 
 def scene_refs(scenes: pa.Table) -> list[SceneRef]:

@@ -21,7 +21,7 @@ from geofm_pipeline.cog.source import ByteSource
 from geofm_pipeline.errors import InputError
 from geofm_pipeline.fmask_counts import COUNTS, OK, SCREENING, cell_matrix, screen_granules
 from geofm_pipeline.hls.fmask import DEFAULT_RULE, MaskRule
-from geofm_pipeline.scenes import SceneRef, scene_refs
+from geofm_pipeline.scenes import SceneRef, scene_refs, sensing_days
 from geofm_sampling.tables import LOOK
 from geofm_sampling.unit import cells_per_side, unpack_units
 
@@ -163,7 +163,7 @@ class Screening:
     def _missing(self, tile: str, part: Wanted) -> list[SceneRef]:
         scenes, states = self._scenes_of(tile), self._states(tile)
         unknown = ~_mask(scenes, "granule_id", states)
-        return scene_refs(scenes.filter(pa.array(part.any_needs(_days(scenes)) & unknown)))
+        return scene_refs(scenes.filter(pa.array(part.any_needs(sensing_days(scenes)) & unknown)))
 
     def _scenes_of(self, tile: str) -> pa.Table:
         return self._scenes.get(tile, self._none)
@@ -334,8 +334,3 @@ def _by_tile(scenes: pa.Table) -> dict[str, pa.Table]:
 def _mask(table: pa.Table, column: str, values: Container[object]) -> NDArray[np.bool_]:
     """Which rows have one of `values` in a column, shape (rows,)."""
     return np.array([value in values for value in table[column].to_pylist()], dtype=np.bool_)
-
-
-def _days(scenes: pa.Table) -> NDArray[np.int64]:
-    """Sensing days since 1970-01-01, shape (n,)."""
-    return np.asarray(scenes["time"].cast(pa.int64()).to_numpy() // 86_400)

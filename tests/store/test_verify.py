@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 import zarr
 
+from geofm_model import Store, StoreError
+from geofm_pipeline.chips import Chip, ChipRequest
 from geofm_pipeline.errors import GeofmError, InputError, OutputConflictError, StoreDamagedError
 from geofm_pipeline.store import StoreSpec, VerifyReport, create, verify
-from geofm_pipeline.store.synthetic import SyntheticReader, synthetic_requests, write_synthetic_store
+from geofm_pipeline.store.files import file_crc32c
+from geofm_pipeline.store.synthetic import (
+    SyntheticReader,
+    synthetic_chip,
+    synthetic_requests,
+    write_synthetic_store,
+)
 
 MakeSpec = Callable[..., StoreSpec]
 IMAGE_0, IMAGE_1 = "image/c.0.0.0.0.0", "image/c.1.0.0.0.0"
@@ -107,25 +115,27 @@ def test_missing_short_long_and_swapped_shards_are_found(sealed: Path) -> None:
     assert verify(sealed).damaged.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_shard_of_another_store_is_found(sealed: Path, tmp_path: Path, make_spec: MakeSpec) -> None:
-    """A well-formed shard with the wrong content, index and size all valid, is found by the manifest."""
-    spec = make_spec()
-    requests = synthetic_requests(spec)
-    other = SyntheticReader(lambda request: _one_pixel_off(request, requests[1].chip.unit))
-    write_synthetic_store(tmp_path / "other", spec, other)
-    shutil.copy(tmp_path / "other" / "store.zarr" / IMAGE_0, sealed / IMAGE_0)
+def test_a_well_formed_shard_of_another_store_is_found(sealed: Path, tmp_path: Path, make_spec: MakeSpec) -> None:
+    """A shard of equal size and chunk lengths, all its own checksums right, is found by the manifest's, by verify
+    and by the reader: the CRC-32C of bytes that end in their own CRC-32C is a constant and would not tell."""
+    spec, reader = make_spec(), Store.open(sealed)
+    unit = synthetic_requests(spec)[1].chip.unit
+
+    def one_count_off(request: ChipRequest) -> Chip:
+        chip = synthetic_chip(request)
+        chip.image[0, 0, 0, 0] += np.int16(request.unit == unit)
+        return chip
+
+    write_synthetic_store(tmp_path / "other", spec, SyntheticReader(one_count_off))
+    other = tmp_path / "other" / "store.zarr" / IMAGE_0
+    assert other.stat().st_size == (sealed / IMAGE_0).stat().st_size
+    assert file_crc32c(other) == file_crc32c(sealed / IMAGE_0)
+    shutil.copy(other, sealed / IMAGE_0)
     report = verify(sealed)
     assert _paths(report) == [IMAGE_0]
-    assert 1 in report.damaged
-
-
-def _one_pixel_off(request, unit):  # type: ignore[no-untyped-def]
-    from geofm_pipeline.store.synthetic import synthetic_chip
-
-    chip = synthetic_chip(request)
-    if request.unit == unit:
-        chip.image[0, 0, 0, 0] += 1
-    return chip
+    assert report.damaged.tolist() == [1]
+    with pytest.raises(StoreError, match="sample 1 of shard"):
+        reader.sample(1)
 
 
 def test_files_that_do_not_belong_are_found(sealed: Path) -> None:

@@ -68,23 +68,26 @@ def open_band(source: ByteSource, scene: SceneRef, band: str, stats: ReadStats) 
 def read_whole(source: ByteSource, scene: SceneRef, band: str) -> tuple[BandFile, bytes]:
     """One band file and all its bytes by one request; errors as :func:`open_band`."""
     with _faults(scene, band):
-        if not scene.href(band):
-            raise FetchError("the granule has no such asset")
-        data = source.read_all(scene.href(band))
+        data = source.read_all(_href(scene, band))
     return _open(scene, band, partial(_slice, data)), data
 
 
 def _open(scene: SceneRef, band: str, read: Callable[[int, int], bytes]) -> BandFile:
     dtype, fill = pixel_rule(band)
     with _faults(scene, band):
-        if not scene.href(band):
-            raise FetchError("the granule has no such asset")
+        href = _href(scene, band)
         header = read_header(read)
         check_codec(header)
         _check_pixels(header, dtype, fill)
         _check_grid(header, tile_grid(GranuleId.parse(scene.granule_id).tile))
     key = bands.band_file(scene.sensor, band)
-    return BandFile(granule_id=scene.granule_id, band=key, href=scene.href(band), fill=fill, header=header)
+    return BandFile(granule_id=scene.granule_id, band=key, href=href, fill=fill, header=header)
+
+
+def _href(scene: SceneRef, band: str) -> str:
+    if not scene.href(band):
+        raise FetchError("the granule has no such asset")
+    return scene.href(band)
 
 
 @contextmanager

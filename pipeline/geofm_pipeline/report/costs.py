@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from geofm_pipeline.report import words
+from markupsafe import Markup
+
+from geofm_pipeline.progress import duration
+from geofm_pipeline.report import svg, words
 from geofm_pipeline.report.folder import Folder
 from geofm_pipeline.report.headline import written_chips
 
@@ -55,6 +57,28 @@ def bands(folder: Folder) -> list[BandLine]:
     ]
 
 
+def spectrum(lines: list[BandLine]) -> Markup | None:
+    """Mean of every band with one standard deviation up and down."""
+    known = [(line.name, line.mean, line.std) for line in lines if line.mean is not None and line.std is not None]
+    if not known:
+        return None
+    left, top, width, height = 46.0, 10.0, 440.0, 170.0
+    marks = [mark / 10 for mark in svg.ticks(10 * max(mean + std for _, mean, std in known))]
+    drawn: list[Markup] = []
+    for mark in marks:
+        y = top + height * (1 - mark / marks[-1])
+        drawn += [svg.line(left, y, left + width, y, "grid"), svg.text(left - 6, y + 4, f"{mark:.1f}", anchor="end")]
+    step = width / len(known)
+    for i, (name, mean, std) in enumerate(known):
+        x = left + (i + 0.5) * step
+        low, middle, high = (top + height * (1 - max(v, 0.0) / marks[-1]) for v in (mean - std, mean, mean + std))
+        said = svg.element("title", f"{name}: {mean:.4f} ± {std:.4f}")
+        drawn += [svg.line(x, low, x, high, "spread"), svg.text(x, top + height + 18, name, anchor="middle")]
+        drawn.append(svg.element("circle", said, cx=x, cy=middle, r=5.0, class_="mean"))
+    drawn.append(svg.text(left, top + height + 40, "surface reflectance, mean ± one standard deviation"))
+    return svg.picture(left + width + 10, top + height + 48, "Mean reflectance of each band", drawn)
+
+
 def reading(folder: Folder) -> ReadPanel | None:
     """What reading cost; None before pixels were read."""
     read = folder.card.part("read")
@@ -81,7 +105,7 @@ def projection(folder: Folder) -> list[tuple[str, str]]:
         ("bytes of pixels to read", facts.number("read_bytes"), words.size),
         ("bytes to write", facts.number("write_bytes"), words.size),
         ("memory of one worker", facts.number("memory_bytes"), words.size),
-        ("time", facts.number("seconds"), words.duration),
+        ("time", facts.number("seconds"), duration),
     )
     return [(name, tell(value)) for name, value, tell in lines if value is not None]
 
@@ -91,7 +115,7 @@ def seconds(folder: Folder) -> list[tuple[str, float, str]]:
     facts = folder.card.part("seconds")
     times = [(stage, facts.number(stage)) for stage in facts.values]
     longest = max((value for _, value in times if value is not None), default=0.0) or 1.0
-    return [(stage, value / longest, words.duration(value)) for stage, value in times if value is not None]
+    return [(stage, value / longest, duration(value)) for stage, value in times if value is not None]
 
 
 def versions(folder: Folder) -> list[tuple[str, str]]:

@@ -42,7 +42,7 @@ class DatesPanel:
     dates: int
     clear: Markup
     """Histogram of the clear share."""
-    median_clear: float
+    mean_clear: float
     as_written: bool
     """Whether the shares were measured on the written pixels, else by screening."""
     below: int | None
@@ -70,7 +70,7 @@ def dates_panel(folder: Folder) -> DatesPanel | None:
         top=max(max(line.months) for line in lines),
         dates=sum(line.total for line in lines),
         clear=_histogram(shares, wanted),
-        median_clear=float(np.median(shares)),
+        mean_clear=float(shares.mean()),
         as_written=written,
         below=int((shares < wanted - 1e-6).sum()) if wanted is not None and written else None,
         min_clear=wanted,
@@ -103,7 +103,10 @@ def _histogram(shares: NDArray[np.float64], wanted: float | None) -> Markup:
     drawn: list[Markup] = []
     for mark in marks:
         y = top + height * (1 - mark / marks[-1])
-        drawn += [svg.line(left, y, left + width, y, "grid"), svg.text(left - 6, y + 4, words.number(mark), anchor="end")]
+        drawn += [
+            svg.line(left, y, left + width, y, "grid"),
+            svg.text(left - 6, y + 4, words.number(mark), anchor="end"),
+        ]
     step = width / _BINS
     for i, count in enumerate(counts.tolist()):
         tall = height * count / marks[-1]
@@ -117,5 +120,5 @@ def _histogram(shares: NDArray[np.float64], wanted: float | None) -> Markup:
         drawn += [svg.line(x, top - 4, x, top + height, "limit")]
         drawn += [svg.text(x + 5, top + 6, f"asked: {words.percent(wanted)}", class_="label strong")]
     drawn.append(svg.text(left + width / 2, top + height + 36, "clear share of a chip at one date", anchor="middle"))
-    title = f"Histogram of the clear share of {shares.size} dates, median {words.percent(float(np.median(shares)))}"
+    title = f"Histogram of the clear share of {shares.size} dates, {words.percent(float(shares.mean()))} on average"
     return svg.picture(left + width + 24, top + height + 44, title, drawn)

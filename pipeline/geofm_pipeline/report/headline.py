@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from geofm_pipeline.report import words
@@ -28,7 +29,7 @@ class Step:
     name: str
     count: int
     meaning: str
-    share: float | None
+    share: float | None = None
     """Of the step before; None for the first."""
     losses: Sequence[tuple[str, int]] = ()
     """What was lost on the way to the next step, in words."""
@@ -70,46 +71,30 @@ def badge(folder: Folder) -> Badge:
     if verified.values.get("ok") is False:
         return Badge(kind="bad", words="Verification found damage: see below which samples are hit.")
     if verified.values.get("ok") is True:
-        size = words.size(verified.number("checked_bytes"))
-        return Badge(kind="good", words=f"Complete and verified: {size} were read back and compared.")
+        read = words.size(verified.number("checked_bytes"))
+        return Badge(kind="good", words=f"Complete and verified: {read} were read back and compared.")
     if card.part("store").values.get("complete") is True or folder.samples is not None:
         return Badge(kind="open", words="Written, not verified yet: run geofm-sample verify on this folder.")
     if folder.response is not None:
-        return Badge(kind="open", words="Unfinished: the sample is drawn, its pixels are not all written. The same command continues.")
-    if folder.frame_units:
-        return Badge(kind="open", words="Planned only: no image of the archive was read. What follows is the plan.")
-    return Badge(kind="open", words="Just begun: this folder holds no plan yet.")
+        said = "Unfinished: the sample is drawn, its pixels are not all written. The same command continues."
+    elif folder.frame_units:
+        said = "Planned only: no image of the archive was read. What follows is the plan."
+    else:
+        said = "Just begun: this folder holds no plan yet."
+    return Badge(kind="open", words=said)
 
 
-def headline(folder: Folder, strata: StrataPanel | None, median_clear: float | None) -> list[Figure]:
+def headline(folder: Folder, strata: StrataPanel | None, mean_clear: float | None) -> list[Figure]:
     """The figures at the top; what is unknown is left out."""
-    card, figures = folder.card, list[Figure]()
-    asked = card.part("response").count("asked") or card.part("plan").part("design").count("samples")
-    written, drawn = written_chips(folder), folder.places.num_rows if folder.places is not None else None
-    if written is not None:
-        figures.append(Figure(value=words.number(written), label="chips written", note=f"{words.number(asked)} asked for"))
-    elif drawn is not None:
-        figures.append(Figure(value=words.number(drawn), label="chips drawn", note=f"{words.number(asked)} asked for"))
-    elif asked is not None:
-        figures.append(Figure(value=words.number(asked), label="chips asked for", note="none drawn yet"))
-    if folder.cells is not None and folder.cells.ground.size:
-        area, count = float(folder.cells.area_km2.sum()), folder.cells.ground.size
-        figures.append(
-            Figure(value=f"{words.number(area)} km²", label="of ground in the frame", note=words.count_of(count, "place"))
-        )
-    if strata is not None and strata.effective is not None:
-        note = f"of {strata.count}: how evenly kinds of ground and seasons are filled"
-        figures.append(Figure(value=f"{strata.effective:.1f}", label="effective strata", note=note))
-    elif strata is not None:
-        figures.append(Figure(value=str(strata.count), label="strata", note="land cover × climate × season"))
-    if median_clear is not None:
-        figures.append(Figure(value=words.percent(median_clear), label="clear pixels", note="median of all dates used"))
-    stored = card.part("store").number("bytes")
-    if stored is not None:
-        figures.append(Figure(value=words.size(stored), label="on disk", note="losslessly compressed"))
-    elif (volume := card.part("projection").number("write_bytes")) is not None:
-        figures.append(Figure(value=words.size(volume), label="to be written", note="projected"))
-    return figures
+    clear = words.percent(mean_clear) if mean_clear is not None else None
+    found = (
+        _chips_figure(folder),
+        _ground_figure(folder),
+        _strata_figure(strata),
+        Figure(value=clear, label="clear pixels", note="mean over all dates of all chips") if clear else None,
+        _bytes_figure(folder),
+    )
+    return [figure for figure in found if figure is not None]
 
 
 def written_chips(folder: Folder) -> int | None:
@@ -119,32 +104,77 @@ def written_chips(folder: Folder) -> int | None:
     return int(pc.sum(pc.equal(folder.samples["state"], "written")).as_py() or 0)
 
 
+def _chips_figure(folder: Folder) -> Figure | None:
+    card = folder.card
+    asked = card.part("response").count("asked") or card.part("plan").part("design").count("samples")
+    note = f"{words.number(asked)} asked for" if asked is not None else ""
+    if (written := written_chips(folder)) is not None:
+        return Figure(value=words.number(written), label="chips written", note=note)
+    if folder.places is not None:
+        return Figure(value=words.number(folder.places.num_rows), label="chips drawn", note=note)
+    if asked is not None:
+        return Figure(value=words.number(asked), label="chips asked for", note="none drawn yet")
+    return None
+
+
+def _ground_figure(folder: Folder) -> Figure | None:
+    cells = folder.cells
+    if cells is None or not cells.ground.size:
+        return None
+    area = words.number(float(cells.area_km2.sum()))
+    return Figure(value=f"{area} km²", label="of ground in the frame", note=words.count_of(cells.ground.size, "place"))
+
+
+def _strata_figure(strata: StrataPanel | None) -> Figure | None:
+    if strata is None:
+        return None
+    if strata.effective is None:
+        return Figure(value=words.number(strata.count), label="strata", note="land cover × climate × season")
+    note = f"of {words.number(strata.count)}: how evenly kinds of ground and seasons are filled"
+    return Figure(value=words.number(strata.effective, 1), label="effective strata", note=note)
+
+
+def _bytes_figure(folder: Folder) -> Figure | None:
+    stored = folder.card.part("store").number("bytes")
+    if stored is not None:
+        return Figure(value=words.size(stored), label="on disk", note="losslessly compressed")
+    planned = folder.card.part("projection").number("write_bytes")
+    return Figure(value=words.size(planned), label="to be written", note="projected") if planned is not None else None
+
+
 def funnel(folder: Folder) -> list[Step]:
     """From the frame to the written chips, as far as the run went."""
     if not folder.frame_units:
         return []
-    counts: list[tuple[str, int, str, Sequence[tuple[str, int]]]] = [
-        ("framed", sum(folder.frame_units.values()), "squares of ground × seasons that could be drawn", ())
-    ]
+    steps = [Step(name="framed", count=sum(folder.frame_units.values()), meaning=_MEANING["framed"])]
     if folder.first_look is not None:
-        counts.append(("planned", folder.first_look, "picked by chance to be looked at first", ()))
+        steps.append(Step(name="planned", count=folder.first_look, meaning=_MEANING["planned"]))
     if folder.response is not None:
-        tally = pc.value_counts(folder.response["state"]).to_pylist()
-        states = {entry["values"]: entry["counts"] for entry in tally}
-        lost = [(words.STATE_WORDS[key], states[key]) for key in words.STATE_WORDS if states.get(key)]
-        drawn = states.get("drawn", 0)
-        counts.append(("looked at", folder.response.num_rows, "quality masks of all their images read", lost))
-        counts.append(("observable", drawn + states.get("observable", 0), "enough clear dates at the right intervals", ()))
-        counts.append(("drawn", drawn, "picked by chance among the observable", ()))
-    written = written_chips(folder)
-    if folder.samples is not None and written is not None:
-        failed = folder.samples.num_rows - written
-        if failed:
-            name, count, meaning, _ = counts[-1]
-            counts[-1] = (name, count, meaning, [("their pixels could not be read", failed)])
-        counts.append(("written", written, "chips in the store", ()))
-    before = [None, *(count for _, count, _, _ in counts[:-1])]
+        steps += _response_steps(folder.response)
+    if folder.samples is not None and (written := written_chips(folder)) is not None:
+        if failed := folder.samples.num_rows - written:
+            steps[-1] = replace(steps[-1], losses=[("their pixels could not be read", failed)])
+        steps.append(Step(name="written", count=written, meaning=_MEANING["written"]))
+    before = [None, *(step.count for step in steps[:-1])]
+    return [replace(step, share=step.count / last if last else None) for step, last in zip(steps, before, strict=True)]
+
+
+_MEANING = {
+    "framed": "squares of ground × seasons that could be drawn",
+    "planned": "picked by chance to be looked at first",
+    "looked at": "the quality masks of their images were read; more than planned where too few were clear",
+    "observable": "enough clear dates at the right intervals",
+    "drawn": "picked by chance among the observable",
+    "written": "chips in the store",
+}
+
+
+def _response_steps(response: pa.Table) -> list[Step]:
+    states = {entry["values"]: int(entry["counts"]) for entry in pc.value_counts(response["state"]).to_pylist()}
+    drawn = states.get("drawn", 0)
+    counts = {"looked at": response.num_rows, "observable": drawn + states.get("observable", 0), "drawn": drawn}
+    lost = [(said, states[key]) for key, said in words.STATE_WORDS.items() if states.get(key)]
     return [
-        Step(name=name, count=count, meaning=meaning, share=count / last if last else None, losses=losses)
-        for (name, count, meaning, losses), last in zip(counts, before, strict=True)
+        Step(name=name, count=count, meaning=_MEANING[name], losses=lost if name == "looked at" else ())
+        for name, count in counts.items()
     ]

@@ -101,10 +101,12 @@ def _chance(folder: Folder, sheet: Sheet) -> Map | None:
     low, high = float(cells.chance[known].min()), float(cells.chance[known].max())
     steps = 49
     with np.errstate(divide="ignore", invalid="ignore"):
-        place = np.log(cells.chance / low) / np.log(high / low) if high > low * 1.001 else np.full(cells.chance.shape, 1.0)
+        place = (
+            np.log(cells.chance / low) / np.log(high / low) if high > low * 1.001 else np.full(cells.chance.shape, 1.0)
+        )
     codes = np.where(known, 1 + np.round(np.clip(np.nan_to_num(place), 0, 1) * (steps - 1)), 0).astype(np.uint8)
     return Map(
-        title="The first draw: how likely a unit of each place was to be looked at (π₁)",
+        title="The first draw: the chance of being looked at (π₁)",
         reading="Darker squares were more likely to be looked at; rare kinds of ground get a higher chance than common "
         "ones, and the chance is known for every unit.",
         picture=sheet.page("Map of the first-phase inclusion probability", [sheet.raster(codes, _palette(steps))]),
@@ -154,9 +156,7 @@ def _reasons(folder: Folder, sheet: Sheet) -> Map | None:
         "a cluster of one colour means that the sample says little about that ground and season.",
         picture=sheet.page("Map of units that were not observable, by reason", _dots(folder, sheet, layers)),
         legend=[
-            Entry(
-                label=words.STATE_WORDS[key], colour=colour, figure=words.number(int((states == key).sum()))
-            )
+            Entry(label=words.STATE_WORDS[key], colour=colour, figure=words.number(int((states == key).sum())))
             for key, colour in REASONS
             if (states == key).any()
         ],

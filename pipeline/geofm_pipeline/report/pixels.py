@@ -54,7 +54,7 @@ def true_colour(image: NDArray[np.int16], stretch: Stretch) -> Image.Image:
     reflectance = image[list(RGB)].astype(np.float64) * SCALE
     level = np.clip((reflectance - stretch.low) / (stretch.high - stretch.low), 0.0, None)
     # Up to 0.9 as it is, beyond that bent towards 1: clouds keep their texture.
-    bent = np.where(level <= 0.9, level, 1.0 - 0.1 / (1.0 + (level - 0.9) / 0.1 * 0.25))
+    bent = np.where(level <= 0.9, level, 1.0 - 0.1 / (1.0 + np.maximum(level - 0.9, 0.0) * 2.5))
     rgb = np.round(255 * np.clip(bent, 0, 1) ** GAMMA).astype(np.uint8).transpose(1, 2, 0)
     rgb[missing] = NO_DATA
     return _shrunk(Image.fromarray(rgb))

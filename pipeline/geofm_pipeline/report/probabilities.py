@@ -68,12 +68,26 @@ def _spread(name: str, meaning: str, values: NDArray[np.float64]) -> Spread:
     )
 
 
+def _first_claim(folder: Folder) -> str:
+    """Known chances; a sample smaller than its strata leaves some of them out, and that is said."""
+    without = [h for h in folder.frame_units if folder.chances.get(h, (0.0, 0.0))[0] <= 0]
+    if not without:
+        return "Every unit of the frame had a known, non-zero chance to be looked at."
+    units = sum(folder.frame_units[h] for h in without)
+    return (
+        f"Every unit had a known, non-zero chance to be looked at, except the {words.count_of(units, 'unit')} of "
+        f"{words.count_of(len(without), 'stratum', 'strata')} that the plan gave no sample: nothing is said about them."
+    )
+
+
 def _claims(folder: Folder, strata: StrataPanel | None) -> list[str]:
     """What is published, in the words that hold; no more than that."""
-    claims = ["Every unit of the frame had a known, non-zero chance to be looked at."]
+    claims = [_first_claim(folder)]
     totals = "Weighted totals describe the observable population, unbiased before raking and trimming (this version does neither)"
     if strata is not None and strata.empty:
-        totals += f", for the strata that have chips: {words.count_of(len(strata.empty), 'stratum', 'strata')} have none"
+        totals += (
+            f", for the strata that have chips: {words.count_of(len(strata.empty), 'stratum', 'strata')} have none"
+        )
     claims.append(totals + ".")
     if folder.samples is not None and (failed := folder.samples.num_rows - (written_chips(folder) or 0)):
         claims.append(
@@ -82,7 +96,7 @@ def _claims(folder: Folder, strata: StrataPanel | None) -> list[str]:
         )
     claims += [
         "The same seed and the same frame give the same sample, however many workers ran.",
-        "The first ranks of each stratum's draw are themselves valid, spatially balanced samples.",
+        "Every prefix of a stratum's ranks is itself a valid, spatially balanced probability sample.",
         "Clouds keep some units from being observed; the toll is shown for each stratum. The weights for the full frame "
         "(weight_full) assume that, within a stratum, units are missing at random.",
         "The weights undo the balance between strata: estimates need them, training goes without them by default.",

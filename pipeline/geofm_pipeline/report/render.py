@@ -45,35 +45,40 @@ def render_report(root: Path) -> Path:
 def render(folder: Folder) -> str:
     """The page as HTML; the same folder gives the same page."""
     strata, dates, sheet = strata_panel(folder), dates_panel(folder), contact_sheet(folder)
-    return _environment().get_template("report.html.j2").render(
-        style=Markup(_asset("report.css")),  # our own file, not data
-        title=title(folder),
-        badge=badge(folder),
-        figures=headline(folder, strata, dates.median_clear if dates else None),
-        hero=_hero(sheet.chips if sheet else []),
-        funnel=funnel(folder),
-        command=folder.card.text("command"),
-        asked=request.asked(folder),
-        inputs=request.inputs_table(folder),
-        notes=request.notes(folder),
-        maps=maps(folder),
-        ramp=RAMP,
-        strata=strata,
-        dates=dates,
-        sheet=sheet,
-        screening=screening_panel(folder),
-        weights=weights_panel(folder, strata),
-        bands=costs.bands(folder),
-        reading=costs.reading(folder),
-        projection=costs.projection(folder),
-        tombstones=costs.tombstones(folder)[:_MOST_LISTED],
-        tombstones_total=len(costs.tombstones(folder)),
-        verification=costs.verification(folder),
-        versions=costs.versions(folder),
-        digests=costs.digests(folder),
-        seconds=costs.seconds(folder),
-        glossary=words.GLOSSARY,
-        most_listed=_MOST_LISTED,
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            style=Markup(_asset("report.css")),  # our own file, not data
+            title=title(folder),
+            badge=badge(folder),
+            figures=headline(folder, strata, dates.mean_clear if dates else None),
+            hero=_hero(sheet.chips if sheet else []),
+            funnel=funnel(folder),
+            command=folder.card.text("command"),
+            asked=request.asked(folder),
+            inputs=request.inputs_table(folder),
+            notes=request.notes(folder),
+            maps=maps(folder),
+            ramp=RAMP,
+            strata=strata,
+            dates=dates,
+            sheet=sheet,
+            screening=screening_panel(folder),
+            weights=weights_panel(folder, strata),
+            bands=costs.bands(folder),
+            spectrum=costs.spectrum(costs.bands(folder)),
+            reading=costs.reading(folder),
+            projection=costs.projection(folder),
+            tombstones=costs.tombstones(folder)[:_MOST_LISTED],
+            tombstones_total=len(costs.tombstones(folder)),
+            verification=costs.verification(folder),
+            versions=costs.versions(folder),
+            digests=costs.digests(folder),
+            seconds=costs.seconds(folder),
+            glossary=words.GLOSSARY,
+            most_listed=_MOST_LISTED,
+        )
     )
 
 

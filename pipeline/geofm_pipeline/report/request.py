@@ -25,7 +25,7 @@ def notes(folder: Folder) -> list[str]:
     if inputs and not inputs.text("land_cover") and not any("land cover" in sentence.lower() for sentence in said):
         said.append("No land cover was given: strata know no land-cover groups.")
     if missing := search.count("missing_assets"):
-        said.append(f"{words.count_of(missing, 'file')} of the granules found are missing in the archive.")
+        said.append(f"{words.count_of(missing, 'file')} of the granules found: missing in the archive.")
     if empty := frame.count("out_of_frame_cells"):
         said.append(f"{words.count_of(empty, 'place')} without any land cover were declared out of the frame.")
     return list(dict.fromkeys([*said, *folder.troubles]))
@@ -51,7 +51,9 @@ def _region(inputs: Facts) -> str | None:
     if len(box) != 4:
         return inputs.text("region")
     west, south, east, north = (round(v, 2) for v in box)
-    lon, lat = (f"{words.degrees(a, k)} to {words.degrees(b, k)}" for a, b, k in ((west, east, "lon"), (south, north, "lat")))
+    lon, lat = (
+        f"{words.degrees(a, k)} to {words.degrees(b, k)}" for a, b, k in ((west, east, "lon"), (south, north, "lat"))
+    )
     return f"{inputs.text('region')} ({lon}, {lat})"
 
 

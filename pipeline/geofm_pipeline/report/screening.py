@@ -86,20 +86,18 @@ class _Pairs:
         if folder.screening is None or folder.scenes is None:
             return None
         ok = folder.screening.filter(pc.equal(folder.screening["state"], "ok"))
-        said = dict(
-            zip(folder.scenes["granule_id"].to_pylist(), folder.scenes["cloud_cover"].to_pylist(), strict=True)
-        )
+        said = dict(zip(folder.scenes["granule_id"].to_pylist(), folder.scenes["cloud_cover"].to_pylist(), strict=True))
         granule = np.array(ok["granule_id"].to_pylist(), dtype=object)
         catalogue = np.array([_percent(said.get(name)) for name in granule], dtype=np.float64)
         measured, coverage = (_column(ok, name) for name in ("cloud_cover", "spatial_coverage"))
         both = np.isfinite(catalogue) & np.isfinite(measured)
-        return cls(
-            granule=granule[both], catalogue=catalogue[both], measured=measured[both], coverage=coverage[both]
-        )
+        return cls(granule=granule[both], catalogue=catalogue[both], measured=measured[both], coverage=coverage[both])
 
     @property
     def sparse(self) -> NDArray[np.bool_]:
-        return np.asarray(self.coverage < SPARSE)
+        """Covers little of its tile, in an archive whose granules cover more."""
+        usual = float(np.median(self.coverage)) if self.coverage.size else 0.0
+        return np.asarray(self.coverage < min(SPARSE, usual / 4))
 
     @property
     def far(self) -> NDArray[np.bool_]:
@@ -197,5 +195,3 @@ def _dot(pairs: _Pairs, x: Floats, y: Floats, i: int, radius: float) -> Markup:
     words_of = f"{pairs.granule[i]}: {pairs.catalogue[i]:.0f} % in the catalogue, {pairs.measured[i]:.0f} % measured, "
     title = svg.element("title", words_of + f"{pairs.coverage[i]:.0f} % of the tile covered")
     return svg.element("circle", title, cx=float(x[i]), cy=float(y[i]), r=radius)
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from geofm_sampling.unit import SEASONS
 
 COLLAPSE = 60
 """Strata above which the table shows land-cover groups first and folds the strata away."""
+MOST_LINES = 40
+"""Lines of the matrices."""
 MOST_ROWS = 600
 """Rows of the folded table; the tables of the folder hold all."""
 
@@ -49,10 +51,23 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Entry of the toll matrix."""
+    """One kind of ground in one season, in the two matrices."""
 
-    share: float | None
+    frame: int
+    chips: int | None
+    """Written chips, or drawn ones while samples.parquet is not there; None before the draw."""
     looked: int
+    share: float | None
+    """Observable share of the units looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One kind of ground in all seasons."""
+
+    name: str
+    colour: str
+    cells: Sequence[Cell]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +85,13 @@ class StrataPanel:
     """Column → largest value in `rows`, for shading."""
     group_tops: Mapping[str, int]
     seasons: Sequence[str]
-    """Heads of the toll matrix."""
-    toll: Sequence[tuple[str, str, Sequence[Cell]]]
-    """(class in words, colour, one cell per season), at most COLLAPSE lines; empty before the look."""
+    """Heads of the matrices."""
+    lines: Sequence[Line]
+    """Lines of the matrices: classes, or land-cover groups where there are many classes."""
+    top_chips: int
+    """Largest number of chips in `lines`, for shading."""
+    answered: bool
+    """Whether units were looked at."""
     climates: Sequence[tuple[str, str]]
     """(climate, what it is like)."""
     count: int
@@ -93,7 +112,7 @@ def strata_panel(folder: Folder) -> StrataPanel | None:
     order = sorted(folder.frame_units, key=lambda h: (words.stratum_parts(names[h], h)[0] == "other", h))
     rows = [_row(folder, tally, names[h], [h], south) for h in order]
     groups = _grouped(folder, tally, names, order, south) if len(rows) > COLLAPSE else []
-    shown = rows[:MOST_ROWS]
+    shown, lines = rows[:MOST_ROWS], _lines(folder, tally, names, order)
     return StrataPanel(
         rows=shown,
         left_out=len(rows) - len(shown),
@@ -101,8 +120,10 @@ def strata_panel(folder: Folder) -> StrataPanel | None:
         total=_row(folder, tally, "all strata", order, south),
         tops=_tops(shown),
         group_tops=_tops(groups),
-        seasons=[f"season {season}" for season in range(SEASONS)] if len(groups) else _season_heads(folder, south),
-        toll=_toll(folder, tally, names, order) if folder.response is not None else [],
+        seasons=_season_heads(folder, south),
+        lines=lines,
+        top_chips=max((cell.chips or 0 for line in lines for cell in line.cells), default=0),
+        answered=folder.response is not None,
         climates=_climates(folder),
         count=len(rows),
         effective=effective_strata(tally.written.values()),
@@ -110,9 +131,9 @@ def strata_panel(folder: Folder) -> StrataPanel | None:
     )
 
 
-def effective_strata(counts: Sequence[int] | object) -> float | None:
+def effective_strata(counts: Iterable[int]) -> float | None:
     """exp(−Σ p ln p) of the counts of written chips per stratum; None without any."""
-    values = np.array([count for count in counts if count > 0], dtype=np.float64)  # type: ignore[attr-defined]
+    values = np.array([count for count in counts if count > 0], dtype=np.float64)
     if not values.size:
         return None
     p = values / values.sum()
@@ -212,25 +233,33 @@ def _classes(folder: Folder) -> list[str]:
     return list(dict.fromkeys(words.stratum_parts(names[h], h)[0] for h in sorted(names)))
 
 
-def _toll(
-    folder: Folder, tally: _Tally, names: Mapping[int, str], order: Sequence[int]
-) -> list[tuple[str, str, Sequence[Cell]]]:
-    """Observable of looked-at, one line per class, or per land-cover group where there are many classes."""
-    lines: dict[str, list[list[int]]] = {}
-    fold = len({words.stratum_parts(names[h], h)[0] for h in order}) > COLLAPSE
+def _lines(folder: Folder, tally: _Tally, names: Mapping[int, str], order: Sequence[int]) -> list[Line]:
+    """One line per class, or per land-cover group where there are many classes; at most MOST_LINES."""
+    found: dict[str, list[list[int]]] = {}
+    fold = len({words.stratum_parts(names[h], h)[0] for h in order}) > MOST_LINES
     for h in order:
         head, season = words.stratum_parts(names[h], h)
-        lines.setdefault(head.split("/")[0] if fold else head, [[] for _ in range(SEASONS)])[season].append(h)
+        found.setdefault(head.split("/")[0] if fold else head, [[] for _ in range(SEASONS)])[season].append(h)
     return [
-        (words.class_words(head), words.group_colour(head.split("/")[0]), [_cell(tally, strata) for strata in seasons])
-        for head, seasons in list(lines.items())[:COLLAPSE]
+        Line(
+            name=words.class_words(head),
+            colour=words.group_colour(head.split("/")[0]),
+            cells=[_cell(folder, tally, strata) for strata in seasons],
+        )
+        for head, seasons in list(found.items())[:MOST_LINES]
     ]
 
 
-def _cell(tally: _Tally, strata: Sequence[int]) -> Cell:
+def _cell(folder: Folder, tally: _Tally, strata: Sequence[int]) -> Cell:
     states = tally.states_of(strata)
     looked = states.total()
-    return Cell(share=(states["drawn"] + states["observable"]) / looked if looked else None, looked=looked)
+    chips = sum(tally.written[h] for h in strata) if tally.published else states["drawn"]
+    return Cell(
+        frame=sum(folder.frame_units[h] for h in strata),
+        chips=chips if tally.answered or tally.published else None,
+        looked=looked,
+        share=(states["drawn"] + states["observable"]) / looked if looked else None,
+    )
 
 
 def _climates(folder: Folder) -> list[tuple[str, str]]:

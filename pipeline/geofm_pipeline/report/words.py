@@ -70,7 +70,10 @@ GLOSSARY = (
     ),
     ("Granule", "One HLS image: one tile (110 km square) on one day, from Landsat (L30) or Sentinel-2 (S30)."),
     ("Fmask", "The quality mask of a granule: cloud, shadow and what lies beside them, snow, water, no data."),
-    ("Tombstone", "A drawn unit whose pixels could not be read; its place in the store stays empty, nothing replaces it."),
+    (
+        "Tombstone",
+        "A drawn unit whose pixels could not be read; its place in the store stays empty, nothing replaces it.",
+    ),
 )
 """Term → one or two sentences."""
 
@@ -82,7 +85,7 @@ def number(value: float | None, digits: int = 0) -> str:
     """A number with thousands separated by thin spaces, `–` for None."""
     if value is None:
         return "–"
-    return f"{value:,.{digits}f}".replace(",", "\u202f").replace("-", "\u2212")
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace(",", "\u202f").replace("-", "\u2212")
 
 
 def share(part: float | None, whole: float | None) -> str:
@@ -140,14 +143,6 @@ def degrees(value: float, axis: str) -> str:
 def place(lon: float, lat: float) -> str:
     """`38.21° N, 122.40° W`."""
     return f"{degrees(round(lat, 2), 'lat')}, {degrees(round(lon, 2), 'lon')}"
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `48 s` or `3 min 05 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def group_colour(name: str) -> str:

@@ -102,11 +102,8 @@ def _encode_block(patch: Patch, row: int, col: int, block: int, fill: int) -> by
     if top >= bottom or left >= right:
         return _fill_block(block, patch.pixels.dtype.str, fill)
     inside = patch.pixels[top - patch.row : bottom - patch.row, left - patch.col : right - patch.col]
-    if inside.shape == (block, block):
-        return _compress(inside)
-    whole: Pixels = np.full((block, block), fill, dtype=patch.pixels.dtype)
-    whole[top - row : bottom - row, left - col : right - col] = inside
-    return _compress(whole)
+    around = ((top - row, row + block - bottom), (left - col, col + block - right))
+    return _compress(np.pad(inside, around, constant_values=fill))
 
 
 @lru_cache(maxsize=16)
@@ -222,7 +219,8 @@ def _geo_tags(grid: TileGrid) -> list[_Tag]:
 
 
 def _metadata_tag(tags: Mapping[str, str], scale: float | None) -> _Tag:
-    items = [f'  <Item name="{escape(name)}">{escape(value)}</Item>\n' for name, value in tags.items()]
+    # GDAL undoes the escapes of a value twice, those of a name once
+    items = [f'  <Item name="{escape(name)}">{escape(escape(value))}</Item>\n' for name, value in tags.items()]
     if scale is not None:
         items.append('  <Item name="OFFSET" sample="0" role="offset">0</Item>\n')
         items.append(f'  <Item name="SCALE" sample="0" role="scale">{scale:g}</Item>\n')

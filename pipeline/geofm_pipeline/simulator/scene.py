@@ -137,7 +137,7 @@ def _brightness(seed: int, overpass: Overpass, ground: Ground) -> Field:
     year, _ = day_index(overpass.day)
     crop = ground.curve == CURVE["crop"]
     value[crop] *= crop_year(seed, year).tint[ground.parcel[crop]]
-    return np.maximum(value, np.float32(0.35))
+    return as_field(np.maximum(value, np.float32(0.35)))
 
 
 def _light(overpass: Overpass, belt: int, ground: Ground) -> Field:

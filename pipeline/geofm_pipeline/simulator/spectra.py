@@ -171,35 +171,31 @@ def _crop(name: str, moisture: float) -> Field:
 def _growth(name: str, day: Field) -> tuple[Field, Field, Field]:
     """(cover of the ground, ripeness of that cover, stubble on the rest) by day, each 0-1."""
     none = np.zeros_like(day)
-
-    def hump(rise: float, full: float, end: float, gone: float) -> Field:
-        return as_field(smoothstep(rise, full, day) * (1 - smoothstep(end, gone, day)))
-
     match name:
         case "winter cereal":
-            cover = np.maximum(0.25 + 0.7 * smoothstep(55, 105, day), 0) * (1 - smoothstep(183, 190, day))
-            return (
-                cover + 0.28 * smoothstep(305, 350, day),
-                smoothstep(150, 176, day) * (day < 200),
-                hump(183, 190, 245, 275),
-            )
+            spring = (0.25 + 0.7 * smoothstep(55, 105, day)) * (1 - smoothstep(183, 190, day))
+            cover = spring + 0.28 * smoothstep(305, 350, day)
+            return as_field(cover), _hump(day, 150, 176, 199, 200), _hump(day, 183, 190, 245, 275)
         case "maize":
-            return (
-                0.95 * hump(135, 185, 258, 272),
-                smoothstep(235, 262, day),
-                as_field(0.7 * smoothstep(258, 275, day)),
-            )
+            stubble = as_field(0.7 * smoothstep(258, 275, day))
+            return as_field(0.95 * _hump(day, 135, 185, 258, 272)), smoothstep(235, 262, day), stubble
         case "rice":
-            return 0.93 * hump(148, 190, 262, 276), smoothstep(225, 258, day), smoothstep(262, 276, day)
+            ripe, stubble = smoothstep(225, 258, day), smoothstep(262, 276, day)
+            return as_field(0.93 * _hump(day, 148, 190, 262, 276)), ripe, stubble
         case "lucerne":
-            cut = np.float32(0.5) + np.float32(0.5) * np.cos(2 * np.pi * (day - 128) / 38)
-            growing = hump(60, 100, 290, 340)
-            return (0.2 + 0.75 * growing * (1 - 0.75 * cut**6)).astype(np.float32), none, none
+            mown = (0.5 + 0.5 * np.cos(2 * np.pi * (day - 128) / 38)) ** 6  # every 38 days
+            return as_field(0.2 + 0.75 * _hump(day, 60, 100, 290, 340) * (1 - 0.75 * mown)), none, none
         case "vineyard":
-            return 0.15 + 0.4 * hump(110, 160, 280, 312), 0.3 * smoothstep(255, 300, day), none
+            ripe = as_field(0.3 * smoothstep(255, 300, day))
+            return as_field(0.15 + 0.4 * _hump(day, 110, 160, 280, 312)), ripe, none
         case _:
-            spring, late = hump(85, 120, 165, 175), hump(195, 225, 285, 300)
+            spring, late = _hump(day, 85, 120, 165, 175), _hump(day, 195, 225, 285, 300)
             return as_field(0.75 * np.maximum(spring, late)), none, none
+
+
+def _hump(day: Field, rise: float, full: float, end: float, gone: float) -> Field:
+    """0 before `rise` and after `gone`, 1 between `full` and `end`."""
+    return as_field(smoothstep(rise, full, day) * (1 - smoothstep(end, gone, day)))
 
 
 def _steady(name: str) -> Field:

@@ -71,11 +71,20 @@ def make_plan(
     return Planned(frame=FRAME.check(frame), plan=plan, digest=digest)
 
 
+def strata_sizes(cells: int) -> tuple[int, int]:
+    """(climate clusters, cells below which a class is merged): 6 and 16, fewer and smaller where cells are few.
+
+    An eighth of the cells keeps the classes of a small region few and filled: 24 cells give 3 clusters.
+    """
+    return min(6, max(1, cells // 8)), min(16, max(2, cells // 8))
+
+
 def _plan_anew(
     space: Workspace, inputs: Inputs, design: Design, scenes: pa.Table, progress: Progress, card: Card
 ) -> str:
     cells = _cells(inputs, design, scenes, progress, card)
-    strata = fit_strata(cells, seed=design.seed)
+    clusters, min_cells = strata_sizes(cells.num_rows)
+    strata = fit_strata(cells, clusters=clusters, min_cells=min_cells, seed=design.seed)
     frame = build_frame(cells, strata, years=design.years, chip_size=design.chip_size)
     plan = draw_master(frame, design)
     _write_frame(space, frame, cells)

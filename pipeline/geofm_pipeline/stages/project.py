@@ -19,6 +19,7 @@ from geofm_pipeline.config import SampleConfig, parse_bytes
 from geofm_pipeline.errors import ResourceError
 from geofm_pipeline.hls.bands import BANDS, BLOCK
 from geofm_pipeline.progress import duration, human_bytes
+from geofm_pipeline.scenes import sensing_days
 from geofm_pipeline.stages.plan import Planned
 from geofm_sampling.unit import unpack_units
 
@@ -114,7 +115,7 @@ def _granules_in_reach(planned: Planned, scenes: pa.Table, config: SampleConfig,
     start = planned.frame["season_start"].to_numpy()[at]
     end = planned.frame["season_end"].to_numpy()[at] + (config.timesteps - 1) * config.max_gap
     windows = sorted(set(zip(unpack_units(units).tile.tolist(), start.tolist(), end.tolist(), strict=True)))
-    days = scenes["time"].cast(pa.date32()).cast(pa.int32()).to_numpy()
+    days = sensing_days(scenes)
     tiles = scenes["tile"].to_numpy(zero_copy_only=False).astype("U5")
     used = np.zeros(len(days), dtype=bool)
     order = np.argsort(tiles, kind="stable")

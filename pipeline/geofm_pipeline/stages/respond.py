@@ -100,6 +100,8 @@ def _mapper(runner: Runner, progress: Progress) -> Callable[[Callable[[A], R], S
     """Batches of granules through the runner, in the order of the batches."""
 
     def map_tasks(task: Callable[[A], R], batches: Sequence[A]) -> Iterator[R]:
+        if not batches:
+            return iter(())
         results = runner.run(task, batches)
         done = dict(progress.count(results, total=len(batches), label="screen", unit="batches"))
         return (done[position] for position in range(len(batches)))

@@ -8,7 +8,8 @@ from geofm_pipeline.store.report import Finding, VerifyReport
 from geofm_pipeline.store.skeleton import create
 from geofm_pipeline.store.spec import StoreSpec
 from geofm_pipeline.store.verify import verify
-from geofm_pipeline.store.writer import RowRequest, pending_groups, remove_leftovers, write_group
+from geofm_pipeline.store.workbench import RowRequest
+from geofm_pipeline.store.writer import pending_groups, remove_leftovers, write_group
 
 __all__ = [
     "ROWS",

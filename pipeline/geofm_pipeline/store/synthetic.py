@@ -21,7 +21,8 @@ from geofm_pipeline.scenes import SceneRef
 from geofm_pipeline.store.finalise import ROWS, StoreSummary, finalise
 from geofm_pipeline.store.skeleton import create
 from geofm_pipeline.store.spec import StoreSpec
-from geofm_pipeline.store.writer import RowRequest, pending_groups, write_group
+from geofm_pipeline.store.workbench import RowRequest
+from geofm_pipeline.store.writer import pending_groups, write_group
 from geofm_sampling.unit import pack_units
 
 _SPECTRUM = (480.0, 720.0, 700.0, 2600.0, 2100.0, 1300.0)

@@ -10,38 +10,27 @@ worker changes nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geofm_pipeline.chips import Chip, ChipFailure, ChipReader, ChipRequest, ReadStats
+from geofm_pipeline.chips import ChipReader, ReadStats
 from geofm_pipeline.errors import OutputConflictError
 from geofm_pipeline.hls.bands import SENSOR_CODE
 from geofm_pipeline.store.checks import ShardJob
-from geofm_pipeline.store.codec import ChunkEncoder, prepare
+from geofm_pipeline.store.codec import prepare
 from geofm_pipeline.store.files import disk_errors
 from geofm_pipeline.store.layout import fmask_layout, image_layout
-from geofm_pipeline.store.parts import GroupResult, ShardRecord, Tombstone, read_part, write_part
-from geofm_pipeline.store.shards import ARRAYS, Scratch, write_shards
+from geofm_pipeline.store.parts import GroupResult, ShardRecord, read_part, write_part
+from geofm_pipeline.store.shards import Scratch, write_shards
 from geofm_pipeline.store.skeleton import check_store
-from geofm_pipeline.store.spec import SPLITS, TOMBSTONE, StoreSpec
-from geofm_pipeline.store.sums import BandSums, chip_sums, valid_pixels
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowRequest:
-    """A chip to read and the row of the store it goes to; small and picklable."""
-
-    index: int
-    """Global sample index: shard × K + row."""
-    chip: ChipRequest
-    split: int = 0
-    """0 train, 1 held-out, 2 test."""
+from geofm_pipeline.store.spec import SPLITS, StoreSpec
+from geofm_pipeline.store.sums import BandSums
+from geofm_pipeline.store.workbench import Account, InWork, RowRequest, Workbench
 
 
 def write_group(
@@ -63,7 +52,7 @@ def write_group(
     parts_dir : folder beside the store, on the same file system, for parts and temporary files
     scratch_dir : fast local folder; holds up to one encoded group, and nothing after the call, even after a kill
     requests : exactly the rows of the group, in the order in which the reader should read them
-    threads : encoding threads; memory is about 2 · threads + 2 chips
+    threads : encoding threads; sums and files take other threads; memory is about 2 · threads + 2 chips
 
     Raises
     ------
@@ -90,7 +79,7 @@ def write_group(
         if done is not None:
             return done
         _refuse_sealed(path, spec)
-        shards, places = write_shards(path, temp_dir, scratch, threads)
+        shards, places = write_shards(path, temp_dir, scratch, max(2, threads))
     result = _result(spec, accounts, scratch, shards, places, _since(before, reader.stats))
     write_part(parts_dir, temp_dir, result)
     return result
@@ -164,89 +153,31 @@ def _check_requests(spec: StoreSpec, group: int, requests: Sequence[RowRequest])
         assert request.split in SPLITS.values(), f"row {request.index} has split {request.split}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Account:
-    """What remains of a chip once its chunks are in the scratch file."""
-
-    request: RowRequest
-    valid_pixels: tuple[int, ...]
-    sums: BandSums | None
-    tombstone: Tombstone | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Encoded:
-    account: _Account
-    chunks: tuple[bytes | None, bytes | None]
-    """Image and mask; None where all is fill."""
-
-
 def _encode_group(
     spec: StoreSpec, requests: Sequence[RowRequest], reader: ChipReader, scratch: Scratch, threads: int
-) -> list[_Account]:
-    """Read and encode all chips into the scratch file; accounts in the order of the rows."""
-    encoders = (ChunkEncoder(scratch.layouts["image"]), ChunkEncoder(scratch.layouts["fmask"]))
-    answers = zip(requests, reader.read([request.chip for request in requests]), strict=True)
-    accounts = []
-    for encoded in _in_order(partial(_encode_chip, spec, encoders), answers, threads):
-        index = encoded.account.request.index
-        for array, chunk in zip(ARRAYS, encoded.chunks, strict=True):
-            scratch.append(array, index, chunk)
-        accounts.append(encoded.account)
+) -> list[Account]:
+    """Read and encode all chips into the scratch file, holding a few at a time; accounts in the order of the rows."""
+    accounts: list[Account] = []
+
+    def finish(work: InWork) -> None:
+        for array, chunk in work.chunks.items():
+            scratch.append(array, work.index, chunk.result())
+        accounts.append(work.account.result())
+
+    with Workbench(spec, scratch.layouts, threads) as bench:
+        in_work: deque[InWork] = deque()
+        for request, answer in zip(requests, reader.read([request.chip for request in requests]), strict=True):
+            in_work.append(bench.submit(request, answer))
+            if len(in_work) > 2 * threads:
+                finish(in_work.popleft())
+        for work in in_work:
+            finish(work)
     return sorted(accounts, key=lambda account: account.request.index)
-
-
-def _in_order(
-    encode: Callable[[tuple[RowRequest, Chip | ChipFailure]], _Encoded],
-    answers: Iterator[tuple[RowRequest, Chip | ChipFailure]],
-    threads: int,
-) -> Iterator[_Encoded]:
-    """Encode on `threads` threads while the next chips are read, holding at most 2 · threads + 1 of them."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[_Encoded]] = deque()
-        for answer in answers:
-            waiting.append(pool.submit(encode, answer))
-            if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def _encode_chip(
-    spec: StoreSpec, encoders: tuple[ChunkEncoder, ChunkEncoder], answer: tuple[RowRequest, Chip | ChipFailure]
-) -> _Encoded:
-    request, chip = answer
-    assert chip.unit == request.chip.unit, f"the reader answered unit {chip.unit} for {request.chip.unit}"
-    if isinstance(chip, ChipFailure):
-        return _Encoded(account=_bury(spec, request, chip), chunks=(None, None))
-    assert chip.image.shape == spec.image_shape, f"image {chip.image.shape}, store {spec.image_shape}"
-    assert chip.fmask.shape == spec.fmask_shape, f"fmask {chip.fmask.shape}, store {spec.fmask_shape}"
-    assert chip.image.dtype == np.int16, "image must be int16 counts"
-    assert chip.fmask.dtype == np.uint8, "fmask must be the raw byte"
-    valid = valid_pixels(chip.image, chip.fmask, spec.mask_rule)
-    account = _Account(
-        request=request,
-        valid_pixels=tuple(int(np.count_nonzero(plane)) for plane in valid),
-        sums=chip_sums(chip.image, valid),
-        tombstone=None,
-    )
-    return _Encoded(account=account, chunks=(encoders[0].encode(chip.image), encoders[1].encode(chip.fmask)))
-
-
-def _bury(spec: StoreSpec, request: RowRequest, failure: ChipFailure) -> _Account:
-    """A permanent failure becomes a tombstone; a transient one is raised, for the group to be tried again."""
-    error = failure.error
-    if error.transient:
-        raise error
-    stone = Tombstone(
-        index=request.index, unit=request.chip.unit, granule=error.granule, band=error.band, cause=error.cause
-    )
-    return _Account(request=request, valid_pixels=(0,) * spec.timesteps, sums=None, tombstone=stone)
 
 
 def _result(
     spec: StoreSpec,
-    accounts: Sequence[_Account],
+    accounts: Sequence[Account],
     scratch: Scratch,
     shards: tuple[ShardRecord, ...],
     places: dict[str, NDArray[np.uint64]],
@@ -257,7 +188,7 @@ def _result(
         group=scratch.group,
         spec_digest=spec.digest,
         units=np.array([account.request.chip.unit for account in accounts], dtype=np.uint64),
-        splits=np.array([_split(account) for account in accounts], dtype=np.int8),
+        splits=np.array([account.split for account in accounts], dtype=np.int8),
         dates=np.array([[scene.date for scene in row] for row in scenes], dtype=np.int32),
         sensors=np.array([[SENSOR_CODE[scene.sensor] for scene in row] for row in scenes], dtype=np.int8),
         valid_pixels=np.array([account.valid_pixels for account in accounts], dtype=np.int32),
@@ -272,11 +203,7 @@ def _result(
     )
 
 
-def _split(account: _Account) -> int:
-    return TOMBSTONE if account.tombstone is not None else account.request.split
-
-
-def _sums_by_split(spec: StoreSpec, accounts: Sequence[_Account]) -> dict[int, BandSums]:
+def _sums_by_split(spec: StoreSpec, accounts: Sequence[Account]) -> dict[int, BandSums]:
     sums: dict[int, BandSums] = {}
     for account in accounts:
         if account.sums is not None:

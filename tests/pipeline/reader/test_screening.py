@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -153,14 +154,15 @@ def copied(scenes: tuple[SceneRef, ...], folder: Path) -> dict[str, str]:
 
 
 class Mapper:
-    """Counts the tasks and gives results in reverse order, as a cluster may."""
+    """Counts the tasks, pickles them and gives results in reverse order, as a cluster may."""
 
     def __init__(self) -> None:
         self.batches: list[ScreenBatch] = []
 
     def __call__(self, function: Callable[[Any], Any], arguments: Sequence[Any], /) -> Iterator[Any]:
         self.batches += arguments
-        return iter([function(argument) for argument in reversed(arguments)])
+        tasks = [pickle.loads(pickle.dumps((function, argument))) for argument in reversed(arguments)]
+        return iter([call(argument) for call, argument in tasks])
 
 
 def test_no_fmask_is_read_twice_and_none_that_no_unit_needs(scenes: tuple[SceneRef, ...], tmp_path: Path) -> None:

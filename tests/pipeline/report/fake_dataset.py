@@ -54,7 +54,11 @@ def make_dataset(
     frame = build_frame(cells, strata, years=(2022,), chip_size=SIZE)
     plan = draw_master(frame, design)
     _write_frame(space, frame, strata.to_json())
-    card["frame"] = {"cells": cells.num_rows, "units": frame.num_rows, "coverage": {"once": 0.981, "never": 0.011, "twice": 0.008}}
+    card["frame"] = {
+        "cells": cells.num_rows,
+        "units": frame.num_rows,
+        "coverage": {"once": 0.981, "never": 0.011, "twice": 0.008},
+    }
     found, failed = None, 0
     if "plan" in stages:
         pq.write_table(plan, space.plan)
@@ -168,9 +172,10 @@ def pixels(unit: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     for date in range(DATES):
         green = 0.5 + 0.4 * np.sin(date * 2 + phase[3])
         soil = np.clip(0.5 + 0.35 * field + rough, 0, 1)
-        base = np.array([0.04, 0.06, 0.05, 0.25, 0.15, 0.08])[:, None, None] + soil * np.array(
-            [0.04, 0.05 + 0.02 * green, 0.09 - 0.05 * green, 0.10, 0.16, 0.14]
-        )[:, None, None]
+        base = (
+            np.array([0.04, 0.06, 0.05, 0.25, 0.15, 0.08])[:, None, None]
+            + soil * np.array([0.04, 0.05 + 0.02 * green, 0.09 - 0.05 * green, 0.10, 0.16, 0.14])[:, None, None]
+        )
         cx, cy, radius = rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.9), rng.uniform(0.05, 0.3)
         cloud = np.clip(1.3 - np.hypot(x - cx, y - cy) / radius + 2 * rough, 0, 1)
         image[date] = base * (1 - cloud) + 0.55 * cloud
@@ -213,7 +218,19 @@ def _write_samples(space: Workspace, drawn: pa.Table, frame: pa.Table, hostile: 
     failed = np.isin(np.arange(drawn.num_rows), FAILED)
     lon, lat = (frame[name].to_numpy()[at] for name in ("lon", "lat"))
     weight = np.where(failed, 0.0, 1 / drawn["pi_star"].to_numpy())
-    kept = ("shard", "row", "unit", "stratum", "granules", "dates", "pi1", "pi2_given_phase1", "pi_star", "p_dates", "clear")
+    kept = (
+        "shard",
+        "row",
+        "unit",
+        "stratum",
+        "granules",
+        "dates",
+        "pi1",
+        "pi2_given_phase1",
+        "pi_star",
+        "p_dates",
+        "clear",
+    )
     table = pa.table(
         {
             **{name: drawn[name] for name in kept},
@@ -223,7 +240,9 @@ def _write_samples(space: Workspace, drawn: pa.Table, frame: pa.Table, hostile: 
             "lon": lon,
             "lat": lat,
             "geometry": shapely.to_wkb(shapely.box(lon - 0.01, lat - 0.01, lon + 0.01, lat + 0.01)),
-            "sensors": pa.array([[int(g[4] == "S") for g in row] for row in drawn["granules"].to_pylist()], pa.list_(pa.int8())),
+            "sensors": pa.array(
+                [[int(g[4] == "S") for g in row] for row in drawn["granules"].to_pylist()], pa.list_(pa.int8())
+            ),
             "weight_design": weight,
             "weight": weight,
             "weight_full": weight,

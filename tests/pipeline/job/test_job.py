@@ -1,0 +1,118 @@
+"""The main job end to end on a simulated archive."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from geofm_model import Store
+from geofm_pipeline.cli import run
+from geofm_pipeline.simulator import Archive
+from geofm_sampling.tables import FRAME, PLAN, RESPONSE
+
+from .conftest import job_words
+
+
+@pytest.fixture(scope="module")
+def dataset(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset of the small job."""
+    out = tmp_path_factory.mktemp("job") / "out"
+    assert run(job_words(archive, out)) == 0
+    return out
+
+
+def store_bytes(out: Path) -> dict[str, bytes]:
+    """Every file of the store by name."""
+    store = out / "store.zarr"
+    return {str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*")) if p.is_file()}
+
+
+def test_the_folder_holds_what_the_contract_says(dataset: Path) -> None:
+    """Every table keeps its contract, the store verifies, card and report are there."""
+    parts = [str(p) for p in sorted((dataset / "frame").glob("*.parquet"))]
+    assert FRAME.check(pq.read_table(parts)).num_rows > 100
+    assert PLAN.check(pq.read_table(dataset / "plan.parquet")).num_rows > 100
+    response = RESPONSE.check(pq.read_table(dataset / "response.parquet"))
+    samples = pq.read_table(dataset / "samples.parquet")
+    assert run(["verify", str(dataset)]) == 0
+    assert len(Store.open(dataset / "store.zarr")) == samples.num_rows == 40
+    assert response.filter(np.asarray(response["shard"]) >= 0).num_rows == 40
+    assert (dataset / "report.html").stat().st_size > 10_000
+    assert json.loads((dataset / "card.json").read_text())["verify"]["ok"] is True
+
+
+def test_samples_agree_with_the_store(dataset: Path) -> None:
+    """Units, dates and places of samples.parquet are those of the store, row by row."""
+    samples, store = pq.read_table(dataset / "samples.parquet").to_pylist(), Store.open(dataset / "store.zarr")
+    for index, row in enumerate(samples):
+        sample = store.sample(index)
+        assert (row["index"], row["shard"] * 64 + row["row"]) == (index, index)
+        assert sample.unit == row["unit"]
+        assert sample.date.tolist() == row["dates"]
+        assert (sample.lon, sample.lat) == (row["lon"], row["lat"])
+        assert sample.valid().mean(axis=(1, 2)) == pytest.approx(row["valid"], abs=1e-6)
+
+
+def test_every_date_is_clear_enough_and_keeps_its_distance(dataset: Path) -> None:
+    """Chosen dates reach min_clear on the pixels as written, ascend, and keep the gaps; all lie in the years."""
+    for row in pq.read_table(dataset / "samples.parquet").to_pylist():
+        gaps = np.diff(row["dates"])
+        assert min(row["valid"]) >= 0.8
+        assert np.all((gaps >= 10) & (gaps <= 180))
+        assert all(np.datetime64(day, "D").astype(str).startswith("2022") for day in row["dates"])
+
+
+def test_weights_recover_the_frame(dataset: Path) -> None:
+    """Full weights sum to the units of the strata that have samples."""
+    samples = pq.read_table(dataset / "samples.parquet").to_pandas()
+    parts = [str(p) for p in sorted((dataset / "frame").glob("*.parquet"))]
+    units = pq.read_table(parts, columns=["stratum"])["stratum"].to_pandas().value_counts()
+    totals = samples.groupby("stratum")["weight_full"].sum()
+    assert totals.to_numpy() == pytest.approx(units.loc[totals.index].to_numpy())
+
+
+def test_a_second_run_and_another_folder_give_the_same_bytes(archive: Archive, tmp_path: Path) -> None:
+    """Plan, response and store do not depend on when and how often the job ran."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for out in (one, two, one):
+        assert run(job_words(archive, out, "--profile", "local", "--group-shards", "1")) == 0
+    for name in ("plan.parquet", "response.parquet", "samples.parquet"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    assert store_bytes(one) == store_bytes(two)
+
+
+def test_a_dry_run_reads_no_raster_and_is_continued(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--dry-run stops after the plan, says what the run needs, and the run continues from its plan."""
+    out = tmp_path / "out"
+    hidden = archive.root.with_name("hidden")
+    granules = [p for p in archive.root.iterdir() if p.is_dir() and p.name.startswith("HLS")]
+    hidden.mkdir()
+    try:
+        for granule in granules:
+            granule.rename(hidden / granule.name)
+        assert run([*job_words(archive, out), "--dry-run"]) == 0
+    finally:
+        for granule in granules:
+            (hidden / granule.name).rename(granule)
+        hidden.rmdir()
+    assert "block requests" in capsys.readouterr().err
+    assert not (out / "store.zarr").exists()
+    plan = (out / "plan.parquet").read_bytes()
+    assert run(job_words(archive, out)) == 0
+    assert (out / "plan.parquet").read_bytes() == plan
+
+
+def test_without_land_cover_and_weather_the_design_keeps_what_remains(archive: Archive, tmp_path: Path) -> None:
+    """Strata are then seasons only, and the card says so."""
+    out = tmp_path / "out"
+    assert run(job_words(archive, out, "--land-cover", "", "--weather", "")) == 0
+    card = json.loads((out / "card.json").read_text())
+    assert {row["name"] for row in card["plan"]["strata"]} <= {f"all/s{season}" for season in range(4)}
+    assert any("No land cover" in sentence for sentence in card["said"])
+    assert any("No weather" in sentence for sentence in card["said"])
