@@ -3,7 +3,9 @@
 Samples are 4 × 6 × 256 × 256 int16 with their masks. *Raw encode*: blosc and CRC-32C of chips in memory, result
 thrown away: the limit. *Writer*: `write_group` from chips in memory to synced shards, with valid-pixel rule, exact
 sums and scratch. *zarr-python*: the same arrays and codecs, one assignment per shard, not synced, no sums.
-Repeats are interleaved; medians are shown. `--out` on a RAM disk shows the program, on a disk the disk too.
+Repeats are interleaved; medians are shown, per second and per second of CPU time (`/cpu`: all threads, user and
+system), which other programs on the machine disturb less. `--out` on a RAM disk shows the program, on a disk the
+disk too.
 
     python tests/benchmarks/store_writer.py [--images FOLDER] [--out FOLDER …] [--threads 1 2] [--json FILE]
 """
@@ -23,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +85,28 @@ def _cut(unit: int, scenes: Sequence[NDArray[np.int16]], fmask: NDArray[np.uint8
     return Chip(unit=unit, image=image, fmask=np.where(missing, np.uint8(255), fmask))
 
 
-def raw_encode(spec: StoreSpec, chips: Sequence[Chip], threads: int) -> float:
-    """Seconds to encode all samples of the store from memory."""
+@dataclass(frozen=True)
+class Cost:
+    """What a run cost, in seconds."""
+
+    wall: float
+    cpu: float
+    """User and system time of all threads."""
+
+
+class Stopwatch:
+    """Measures the time of a `with` block."""
+
+    def __enter__(self) -> Stopwatch:
+        self._start = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cost = Cost(time.perf_counter() - self._start[0], time.process_time() - self._start[1])
+
+
+def raw_encode(spec: StoreSpec, chips: Sequence[Chip], threads: int) -> Cost:
+    """Encode all samples of the store from memory."""
     prepare()
     encoders = ChunkEncoder(image_layout(spec)), ChunkEncoder(fmask_layout(spec))
 
@@ -92,66 +115,59 @@ def raw_encode(spec: StoreSpec, chips: Sequence[Chip], threads: int) -> float:
         encoders[0].encode(chip.image)
         encoders[1].encode(chip.fmask)
 
-    start = time.perf_counter()
-    with ThreadPoolExecutor(threads) as pool:
+    with Stopwatch() as watch, ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(encode, range(spec.n)):
             pass
-    return time.perf_counter() - start
+    return watch.cost
 
 
-def writer(spec: StoreSpec, chips: Sequence[Chip], threads: int, out: Path) -> tuple[float, int]:
-    """Seconds to write all groups, and bytes stored."""
+def writer(spec: StoreSpec, chips: Sequence[Chip], threads: int, out: Path) -> tuple[Cost, int]:
+    """Write all groups; the cost, and bytes stored."""
     create(out / "store.zarr", spec)
     requests: list[RowRequest] = synthetic_requests(spec)
-    start, stored = time.perf_counter(), 0
-    for group in range(spec.groups):
-        rows = spec.group_rows(group)
-        result = write_group(
-            out / "store.zarr",
-            spec,
-            out / "parts",
-            out / "scratch",
-            group,
-            requests[rows.start : rows.stop],
-            MemoryReader(chips),
-            threads=threads,
-        )
-        stored += result.bytes
-    return time.perf_counter() - start, stored
+    store, parts, scratch, reader, stored = out / "store.zarr", out / "parts", out / "scratch", MemoryReader(chips), 0
+    with Stopwatch() as watch:
+        for group in range(spec.groups):
+            rows = spec.group_rows(group)
+            mine = requests[rows.start : rows.stop]
+            stored += write_group(store, spec, parts, scratch, group, mine, reader, threads=threads).bytes
+    return watch.cost, stored
 
 
-def zarr_python(spec: StoreSpec, chips: Sequence[Chip], threads: int, out: Path) -> float:
-    """Seconds of zarr-python for the same shards; stacking the chips into a shard is part of it."""
+def zarr_python(spec: StoreSpec, chips: Sequence[Chip], threads: int, out: Path) -> Cost:
+    """The cost of zarr-python for the same shards; stacking the chips into a shard is part of it."""
     arrays = []
     for layout in (image_layout(spec), fmask_layout(spec)):
         (out / layout.path).mkdir()
         (out / layout.path / ROOT).write_bytes(dumps(layout.document()))
         arrays.append(zarr.open_array(out / layout.path, mode="r+", zarr_format=3))
-    start = time.perf_counter()
-    with zarr.config.set({"threading.max_workers": threads, "async.concurrency": threads}):
+    with Stopwatch() as watch, zarr.config.set({"threading.max_workers": threads, "async.concurrency": threads}):
         for shard in range(spec.shards):
             rows = spec.shard_rows(shard)
             mine = [chips[row % len(chips)] for row in rows]
             arrays[0][rows.start : rows.stop] = np.stack([chip.image for chip in mine])
             arrays[1][rows.start : rows.stop] = np.stack([chip.fmask for chip in mine])
-    return time.perf_counter() - start
+    return watch.cost
 
 
 def measure(spec: StoreSpec, chips: Sequence[Chip], threads: int, base: Path, repeats: int) -> dict[str, float]:
-    """Medians of interleaved repeats, in samples per second."""
-    times: dict[str, list[float]] = {"raw": [], "writer": [], "zarr": []}
+    """Medians of interleaved repeats: samples per second, and per second of CPU time."""
+    costs: dict[str, list[Cost]] = {"raw": [], "writer": [], "zarr": []}
     stored = 0
     for _ in range(repeats):
-        times["raw"].append(raw_encode(spec, chips, threads))
+        costs["raw"].append(raw_encode(spec, chips, threads))
         with _folder(base) as out:
-            seconds, stored = writer(spec, chips, threads, out)
-            times["writer"].append(seconds)
+            cost, stored = writer(spec, chips, threads, out)
+            costs["writer"].append(cost)
         with _folder(base) as out:
-            times["zarr"].append(zarr_python(spec, chips, threads, out))
-    rate = {name: spec.n / statistics.median(values) for name, values in times.items()}
-    ratio = statistics.median(raw / ours for raw, ours in zip(times["raw"], times["writer"], strict=True))
-    whole = spec.n * DATES * SIZE * SIZE * 13
-    return {**rate, "writer_over_raw": ratio, "compression": whole / stored}
+            costs["zarr"].append(zarr_python(spec, chips, threads, out))
+    figures = {name: spec.n / statistics.median(cost.wall for cost in runs) for name, runs in costs.items()}
+    figures |= {f"{name}/cpu": spec.n / statistics.median(cost.cpu for cost in runs) for name, runs in costs.items()}
+    pairs = list(zip(costs["raw"], costs["writer"], strict=True))
+    figures["writer/raw"] = statistics.median(raw.wall / ours.wall for raw, ours in pairs)
+    figures["cpu ratio"] = statistics.median(raw.cpu / ours.cpu for raw, ours in pairs)
+    figures["compression"] = spec.n * DATES * SIZE * SIZE * 13 / stored
+    return figures
 
 
 def peak_rss(samples: int, threads: int, base: Path) -> dict[str, float]:
@@ -184,11 +200,9 @@ class _folder:  # noqa: N801 - a context manager that reads like a function
 
 
 def _table(rows: list[dict[str, object]]) -> None:
-    head = ("place", "profile", "threads", "raw", "writer", "zarr", "writer_over_raw", "compression")
-    print("  ".join(f"{name:>15}" for name in head))
+    print("  ".join(f"{name:>11}" for name in rows[0]))
     for row in rows:
-        cells = (row[name] for name in head)
-        print("  ".join(f"{cell:15.2f}" if isinstance(cell, float) else f"{cell!s:>15}" for cell in cells))
+        print("  ".join(f"{cell:11.2f}" if isinstance(cell, float) else f"{cell!s:>11}" for cell in row.values()))
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from geofm_pipeline.hls.fmask import BITS, DEFAULT_RULE, MaskRule
 from geofm_pipeline.report import pixels, words
 from geofm_pipeline.report.folder import Folder
 from geofm_sampling.hashing import hashed_words
-from geofm_sampling.unit import unpack_units
+from geofm_sampling.unit import ground_cells, unpack_units
 
 MOST_CHIPS = 48
 MOST_DATES = 6
@@ -97,13 +97,24 @@ def contact_sheet(folder: Folder) -> ContactSheet | None:
 
 
 def stratified_order(units: NDArray[np.uint64], strata: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Rows in hashed order, one of every stratum before the second of any; the same for every order of rows."""
-    word = hashed_words(0, "report/sheet", units)
-    by_stratum = np.lexsort((word, strata))
-    sorted_strata = strata[by_stratum]
-    first = np.flatnonzero(np.r_[True, sorted_strata[1:] != sorted_strata[:-1]]) if units.size else np.zeros(0, int)
-    turn = np.arange(units.size) - np.repeat(first, np.diff(np.r_[first, units.size]))
-    return np.asarray(by_stratum[np.lexsort((word[by_stratum], turn))], dtype=np.int64)
+    """Rows in hashed order, but one of every stratum before the second of any, and a place again only after others.
+
+    Depends on the set of units only, not on their order.
+    """
+    order = np.argsort(hashed_words(0, "report/sheet", units))
+    order = order[np.argsort(_turns(strata[order]), kind="stable")]
+    turn = _turns(strata[order]) + _turns(ground_cells(units[order]))
+    return np.asarray(order[np.argsort(turn, kind="stable")], dtype=np.int64)
+
+
+def _turns(labels: NDArray[np.generic]) -> NDArray[np.int64]:
+    """How often each label stood earlier in the sequence: a, b, a, a → 0, 0, 1, 2."""
+    by_label = np.argsort(labels, kind="stable")
+    ordered = labels[by_label]
+    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if labels.size else np.zeros(0, dtype=np.int64)
+    turns = np.empty(labels.size, dtype=np.int64)
+    turns[by_label] = np.arange(labels.size) - np.repeat(first, np.diff(np.r_[first, labels.size]))
+    return turns
 
 
 def _present(folder: Folder, places: pa.Table) -> NDArray[np.int64]:
@@ -146,11 +157,12 @@ class _Reader:
         stratum = self.places["stratum"][row].as_py()
         names = self.folder.strata.names if self.folder.strata else ()
         head, season = words.stratum_parts(names[stratum] if stratum < len(names) else f"stratum {stratum}", stratum)
+        months = words.season_words(self.folder.strata, head, season, self._south(row))
         return ChipCard(
             unit=str(self.units[row]),
             tile=str(self.tile[row]),
             place=self._place(row),
-            stratum=f"{words.class_words(head)}, {words.season_words(self.folder.strata, head, season, self._south(row))}",
+            stratum=f"{words.class_words(head)}, {months}",
             colour=words.group_colour(head.split("/")[0]),
             views=self._views(row, image, fmask),
             more_dates=max(0, image.shape[0] - MOST_DATES),

@@ -78,7 +78,7 @@ class Sheet:
     def per_degree(self) -> float:
         """Map units of one degree of latitude; a very tall sheet is narrower than WIDTH."""
         across = (self.east - self.west) * self.squeeze
-        return min(WIDTH / across, 1.25 * WIDTH / (self.north - self.south))
+        return min(WIDTH / across, 0.95 * WIDTH / (self.north - self.south))
 
     @property
     def width(self) -> float:
@@ -109,7 +109,8 @@ class Sheet:
         lat = self.north - (np.arange(rows) + 0.5) / rows * (self.north - self.south)
         lon = self.west + (np.arange(columns) + 0.5) / columns * (self.east - self.west)
         grid_lon, grid_lat = (grid.ravel() for grid in np.meshgrid(lon, lat))
-        _, nearest = cKDTree(_on_sphere(self.lon, self.lat)).query(_on_sphere(grid_lon, grid_lat), k=2)
+        tree = cKDTree(_on_sphere(self.lon, self.lat))
+        nearest = np.asarray(tree.query(_on_sphere(grid_lon, grid_lat), k=2)[1])
         reach = max(self.edge_km / KM_PER_DEGREE * 0.52, 0.6 * (self.north - self.south) / rows)
         found = np.full(grid_lon.size, -1, dtype=np.int64)
         for candidate in nearest.T:  # near the seam of two tiles the nearest centre need not be the cell's own
@@ -160,11 +161,11 @@ class Sheet:
         for index in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1):
             value = round(index * step, 6)
             if axis == "lon":
-                at = float(self.x(np.float64(value)))
+                at = float(self.x(np.array(value)))
                 drawn += [svg.line(at, 0, at, self.height, "graticule")]
                 drawn += [svg.text(at, self.height + 14, words.degrees(value, axis), anchor="middle")]
             else:
-                at = float(self.y(np.float64(value)))
+                at = float(self.y(np.array(value)))
                 drawn += [svg.line(0, at, self.width, at, "graticule")]
                 drawn += [svg.text(-6, at + 4, words.degrees(value, axis), anchor="end")]
         return drawn
@@ -188,8 +189,8 @@ class Sheet:
         border = svg.element("rect", x=0.0, y=0.0, width=self.width, height=self.height, class_="map-edge")
         inside = svg.element("svg", *children, *self._tiles(), width=self.width, height=self.height)  # clips
         lines = [*self._graticule("lon"), *self._graticule("lat"), *self._scale_bar(), border]
-        moved = svg.group([inside, *lines], transform=f"translate({left:g} {top:g})")
-        return svg.picture(self.width + left + 8, self.height + top + bottom, title, [moved], class_="figure map")
+        moved = svg.group([inside, *lines], transform=f"translate({left + (WIDTH - self.width) / 2:.1f} {top:g})")
+        return svg.picture(WIDTH + left + 8, self.height + top + bottom, title, [moved], class_="figure map")
 
 
 def png(indices: NDArray[np.uint8], palette: list[str]) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from geofm_pipeline.report import svg, words
 from geofm_pipeline.report.folder import Folder
-from geofm_pipeline.report.geography import Sheet
+from geofm_pipeline.report.geography import Sheet, png
 from geofm_sampling.hashing import hashed_uniform
 from geofm_sampling.unit import unpack_units
 
@@ -19,6 +20,7 @@ RAMP = ("#fde9b0", "#f9c97c", "#f0a05f", "#dd7358", "#b84c63", "#86356c", "#5226
 """Low to high; every step differs in lightness, for print and for colour-blind eyes."""
 GROUND = "#9aa3ab"
 """Ground behind points, half transparent on the page."""
+_SHADES = 49
 MOST_DOTS = 2500
 """Points drawn one by one; more become pixels of a raster."""
 
@@ -85,7 +87,11 @@ def _land_cover(folder: Folder, sheet: Sheet) -> Map:
         "in the region, in no tile of the catalogue, or declared out of the frame.",
         picture=sheet.page("Map of the frame by land-cover group", [sheet.raster(codes, colours)]),
         legend=[
-            Entry(label=words.group_words(cells.groups[i]), colour=colours[i], figure=words.share(area[i], area.sum()))
+            Entry(
+                label=words.group_words(cells.groups[i]),
+                colour=colours[i],
+                figure=words.share(float(area[i]), float(area.sum())),
+            )
             for i in order.tolist()
             if area[i] > 0
         ],
@@ -99,33 +105,30 @@ def _chance(folder: Folder, sheet: Sheet) -> Map | None:
     if not known.any():
         return None
     low, high = float(cells.chance[known].min()), float(cells.chance[known].max())
-    steps = 49
-    with np.errstate(divide="ignore", invalid="ignore"):
-        place = (
-            np.log(cells.chance / low) / np.log(high / low) if high > low * 1.001 else np.full(cells.chance.shape, 1.0)
-        )
-    codes = np.where(known, 1 + np.round(np.clip(np.nan_to_num(place), 0, 1) * (steps - 1)), 0).astype(np.uint8)
+    picture = sheet.raster(_chance_codes(cells.chance, known, low, high), _palette(_SHADES))
+    alike = high <= low * 1.001
     return Map(
         title="The first draw: the chance of being looked at (π₁)",
         reading="Darker squares were more likely to be looked at; rare kinds of ground get a higher chance than common "
-        "ones, and the chance is known for every unit.",
-        picture=sheet.page("Map of the first-phase inclusion probability", [sheet.raster(codes, _palette(steps))]),
-        legend=[],
-        ramp=(words.probability(low), words.probability(high)),
+        "ones, and the chance is known for every unit. (Mean over the seasons of a place.)",
+        picture=sheet.page("Map of the first-phase inclusion probability", [picture]),
+        legend=[Entry(label=f"{words.probability(low)} everywhere", colour=RAMP[-1])] if alike else [],
+        ramp=None if alike else (words.probability(low), words.probability(high)),
     )
+
+
+def _chance_codes(chance: NDArray[np.float64], known: NDArray[np.bool_], low: float, high: float) -> NDArray[np.uint8]:
+    """Palette index of each cell on a logarithmic scale, 0 where the chance is not known or nothing."""
+    place = np.ones(chance.shape)
+    if high > low * 1.001:
+        place[known] = np.log(chance[known] / low) / np.log(high / low)
+    return np.where(known, 1 + np.round(np.clip(place, 0, 1) * (_SHADES - 1)), 0).astype(np.uint8)
 
 
 def _outcomes(folder: Folder, sheet: Sheet) -> Map | None:
     if folder.response is None:
         return None
-    units = folder.response["unit"].to_numpy()
-    kinds = np.where(folder.response["observable"].to_numpy(zero_copy_only=False), "observable", "out").astype("U10")
-    if folder.places is not None:
-        places = folder.places
-        state = np.array(places["state"].to_pylist(), dtype="U10") if folder.samples is not None else "drawn"
-        fate = np.where(state == "written", "written", np.where(state == "drawn", "drawn", "failed"))
-        outcome = dict(zip(places["unit"].to_pylist(), np.broadcast_to(fate, places.num_rows).tolist(), strict=True))
-        kinds = np.array([outcome.get(u, k) for u, k in zip(units.tolist(), kinds.tolist(), strict=True)], dtype="U10")
+    units, kinds = folder.response["unit"].to_numpy(), _fates(folder, folder.response)
     colours = {key: colour for key, _, colour in OUTCOMES}
     order = ("out", "observable", "drawn", "written", "failed")
     layers = [(units[kinds == key], colours[key], "dot-" + key) for key in order]
@@ -142,23 +145,36 @@ def _outcomes(folder: Folder, sheet: Sheet) -> Map | None:
     )
 
 
+def _fates(folder: Folder, response: pa.Table) -> NDArray[np.str_]:
+    """Key in OUTCOMES of each unit of the response."""
+    seen = response["observable"].to_numpy(zero_copy_only=False)
+    fates = np.where(response["shard"].to_numpy() >= 0, "drawn", np.where(seen, "observable", "out")).astype("U10")
+    if folder.samples is not None:
+        units = response["unit"].to_numpy()
+        states = np.array(folder.samples["state"].to_pylist(), dtype=object)
+        published = folder.samples["unit"].to_numpy()
+        fates[np.isin(units, published[states == "written"])] = "written"
+        fates[np.isin(units, published[states != "written"])] = "failed"
+    return fates
+
+
 def _reasons(folder: Folder, sheet: Sheet) -> Map | None:
     if folder.response is None:
         return None
     states = np.array(folder.response["state"].to_pylist(), dtype=object)
     units = folder.response["unit"].to_numpy()
-    layers = [(units[states == key], colour, "dot-out") for key, colour in REASONS if (states == key).any()]
-    if not layers:
+    present = [(key, colour) for key, colour in REASONS if (states == key).any()]
+    if not present:
         return None
+    layers = [(units[states == key], colour, "dot-out") for key, colour in present]
     return Map(
         title="What was missed: why units were not observable",
-        reading="Each dot is a unit that was looked at and could not be used, coloured by the first reason that applies; "
-        "a cluster of one colour means that the sample says little about that ground and season.",
+        reading="Each dot is a unit that was looked at and could not be used, coloured by the first reason that "
+        "applies; where dots of one colour crowd, the sample says little about that ground and season.",
         picture=sheet.page("Map of units that were not observable, by reason", _dots(folder, sheet, layers)),
         legend=[
             Entry(label=words.STATE_WORDS[key], colour=colour, figure=words.number(int((states == key).sum())))
-            for key, colour in REASONS
-            if (states == key).any()
+            for key, colour in present
         ],
     )
 
@@ -192,8 +208,6 @@ def _dots(folder: Folder, sheet: Sheet, layers: Sequence[tuple[NDArray[np.uint64
 
 def _dot_raster(folder: Folder, sheet: Sheet, layers: Sequence[tuple[NDArray[np.uint64], str, str]]) -> Markup:
     """Points of two by two pixels; where two meet, the later layer wins."""
-    from geofm_pipeline.report.geography import png
-
     rows, columns = sheet.cell_of_pixel.shape
     indices = np.zeros((rows + 1, columns + 1), dtype=np.uint8)
     for number, (units, _, _) in enumerate(layers, start=1):
@@ -211,7 +225,7 @@ def _dot_raster(folder: Folder, sheet: Sheet, layers: Sequence[tuple[NDArray[np.
 def _positions(
     folder: Folder, sheet: Sheet, units: NDArray[np.uint64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Map position of each unit within its cell: a hashed place, so that the seasons of a cell do not hide each other."""
+    """Map position of each unit: a hashed place in its cell, so that the seasons of a cell do not hide each other."""
     cells = folder.cells
     assert cells is not None, "a sheet is made of cells"
     at = cells.place(units)

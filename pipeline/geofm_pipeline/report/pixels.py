@@ -61,7 +61,7 @@ def true_colour(image: NDArray[np.int16], stretch: Stretch) -> Image.Image:
 
 
 def mask_overlay(image: NDArray[np.int16], fmask: NDArray[np.uint8], rule: MaskRule) -> str | None:
-    """Data URI of the unusable pixels of one date, hatched and outlined on a transparent ground; None if there are none.
+    """Data URI of the unusable pixels of one date, hatched and outlined on a transparent ground; None without any.
 
     image [B, H, W], fmask [H, W]. Missing pixels are grey in the picture already and get no hatching.
     """

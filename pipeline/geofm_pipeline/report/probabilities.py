@@ -83,11 +83,12 @@ def _first_claim(folder: Folder) -> str:
 def _claims(folder: Folder, strata: StrataPanel | None) -> list[str]:
     """What is published, in the words that hold; no more than that."""
     claims = [_first_claim(folder)]
-    totals = "Weighted totals describe the observable population, unbiased before raking and trimming (this version does neither)"
+    totals = (
+        "Weighted totals describe the observable population, unbiased before raking and trimming (this version does "
+        "neither)"
+    )
     if strata is not None and strata.empty:
-        totals += (
-            f", for the strata that have chips: {words.count_of(len(strata.empty), 'stratum', 'strata')} have none"
-        )
+        totals += f", for the strata that have chips ({len(strata.empty)} of {strata.count} have none)"
     claims.append(totals + ".")
     if folder.samples is not None and (failed := folder.samples.num_rows - (written_chips(folder) or 0)):
         claims.append(
@@ -97,8 +98,8 @@ def _claims(folder: Folder, strata: StrataPanel | None) -> list[str]:
     claims += [
         "The same seed and the same frame give the same sample, however many workers ran.",
         "Every prefix of a stratum's ranks is itself a valid, spatially balanced probability sample.",
-        "Clouds keep some units from being observed; the toll is shown for each stratum. The weights for the full frame "
-        "(weight_full) assume that, within a stratum, units are missing at random.",
+        "Clouds keep some units from being observed; the toll is shown for each stratum. The weights for the full "
+        "frame (weight_full) assume that, within a stratum, units are missing at random.",
         "The weights undo the balance between strata: estimates need them, training goes without them by default.",
     ]
     return claims

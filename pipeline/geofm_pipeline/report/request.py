@@ -51,9 +51,8 @@ def _region(inputs: Facts) -> str | None:
     if len(box) != 4:
         return inputs.text("region")
     west, south, east, north = (round(v, 2) for v in box)
-    lon, lat = (
-        f"{words.degrees(a, k)} to {words.degrees(b, k)}" for a, b, k in ((west, east, "lon"), (south, north, "lat"))
-    )
+    lon = f"{words.degrees(west, 'lon')} to {words.degrees(east, 'lon')}"
+    lat = f"{words.degrees(south, 'lat')} to {words.degrees(north, 'lat')}"
     return f"{inputs.text('region')} ({lon}, {lat})"
 
 
@@ -62,7 +61,8 @@ def _found(search: Facts) -> str | None:
         return None
     sensors = ", ".join(f"{words.number(n)} {name}" for name, n in sorted(search.counts("by_sensor").items()))
     tiles = words.count_of(len(search.items("tiles")), "tile")
-    return f"{words.number(granules)} granules ({sensors}) of {tiles}, {search.text('first_day')} to {search.text('last_day')}"
+    days = f"{search.text('first_day')} to {search.text('last_day')}"
+    return f"{words.number(granules)} granules ({sensors}) of {tiles}, {days}"
 
 
 def _ownership(frame: Facts) -> str | None:
@@ -73,6 +73,6 @@ def _ownership(frame: Facts) -> str | None:
     if once is None:
         return None
     return (
-        f"{words.percent(once)} of the ground is in the frame once, {words.percent(never)} never, {words.percent(twice)} "
-        "twice (tiles overlap, and squares of neighbouring tiles do not line up)"
+        f"{words.percent(once)} of the ground is in the frame once, {words.percent(never)} never, "
+        f"{words.percent(twice)} twice (tiles overlap, and squares of neighbouring tiles do not line up)"
     )

@@ -1,4 +1,4 @@
-"""Strata in figures: the table from the frame to the written chips, the toll of clouds, and how evenly strata are filled."""
+"""Strata in figures: from the frame to the written chips, the toll of clouds, and how evenly strata are filled."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def strata_panel(folder: Folder) -> StrataPanel | None:
         lines=lines,
         top_chips=max((cell.chips or 0 for line in lines for cell in line.cells), default=0),
         answered=folder.response is not None,
-        climates=_climates(folder),
+        climates=_climates(folder, names.values()),
         count=len(rows),
         effective=effective_strata(tally.written.values()),
         empty=[f"{row.name}, {row.season}" for row in rows if row.drawn == 0],
@@ -262,8 +262,10 @@ def _cell(folder: Folder, tally: _Tally, strata: Sequence[int]) -> Cell:
     )
 
 
-def _climates(folder: Folder) -> list[tuple[str, str]]:
+def _climates(folder: Folder, names: Iterable[str]) -> list[tuple[str, str]]:
+    """The climates that some stratum is named after."""
     if folder.strata is None or not folder.strata.climate.statistics:
         return []
-    climate = folder.strata.climate
-    return [(f"climate {i}", words.climate_words(climate, i)) for i in range(len(climate.centroids))]
+    climate, parts = folder.strata.climate, {part for name in names for part in name.split("/")}
+    named = [i for i in range(len(climate.centroids)) if f"c{i}" in parts]
+    return [(f"climate {i}", words.climate_words(climate, i)) for i in named]

@@ -14,9 +14,8 @@ def element(tag: str, *children: str | Markup, **attributes: str | float | None)
         if value is not None:
             text = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
             words.append(Markup('{}="{}"').format(Markup(name.rstrip("_").replace("_", "-")), text))
-    return Markup("<{}>{}</{}>").format(
-        Markup(" ").join(words), Markup("").join(escape(c) for c in children), Markup(tag)
-    )
+    inner = Markup("").join(escape(child) for child in children)
+    return Markup("<{}>{}</{}>").format(Markup(" ").join(words), inner, Markup(tag))
 
 
 def picture(width: float, height: float, title: str, children: Iterable[Markup], *, class_: str = "figure") -> Markup:

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import cast
 from xml.sax.saxutils import escape
 
 import deflate
@@ -103,7 +104,7 @@ def _encode_block(patch: Patch, row: int, col: int, block: int, fill: int) -> by
         return _fill_block(block, patch.pixels.dtype.str, fill)
     inside = patch.pixels[top - patch.row : bottom - patch.row, left - patch.col : right - patch.col]
     around = ((top - row, row + block - bottom), (left - col, col + block - right))
-    return _compress(np.pad(inside, around, constant_values=fill))
+    return _compress(cast("Pixels", np.pad(inside, around, constant_values=fill)))
 
 
 @lru_cache(maxsize=16)
