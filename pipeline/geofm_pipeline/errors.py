@@ -69,7 +69,8 @@ class BlockReadError(ArchiveError):
     granule, band : names of what was read, e.g. `HLS.L30.T10SFE.2019253T183445.v2.0` and `B04` or `Fmask`
     block : (block row, block column), or None when the file as a whole is at fault
     cause : what is wrong, in words a user understands
-    transient : whether the same read may succeed later (time-out, 5xx); permanent faults become a recorded state
+    transient : whether the same read may succeed later (time-out, 5xx, a failed login): then the run stops; permanent
+        faults become a recorded state
     """
 
     def __init__(

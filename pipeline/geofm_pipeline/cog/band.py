@@ -98,7 +98,7 @@ def _faults(scene: SceneRef, band: str) -> Iterator[None]:
         yield
     except FetchError as error:
         raise BlockReadError(
-            granule=scene.granule_id, band=name, cause=error.cause, transient=error.transient
+            granule=scene.granule_id, band=name, cause=error.cause, transient=error.stops_the_run
         ) from None
     except (HeaderError, BlockError) as error:
         raise BlockReadError(granule=scene.granule_id, band=name, cause=str(error)) from None
@@ -155,7 +155,7 @@ def put_block(file: BandFile, block: tuple[int, int], fetch: Callable[[], bytes]
             )
         decode_block(data, file.header, out)
     except FetchError as error:
-        raise file.fault(error.cause, block, error.transient) from None
+        raise file.fault(error.cause, block, error.stops_the_run) from None
     except BlockError as error:
         raise file.fault(str(error), block) from None
 

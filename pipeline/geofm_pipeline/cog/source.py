@@ -41,19 +41,26 @@ class FetchError(Exception):
     Parameters
     ----------
     cause : what is wrong, in words a user understands
-    transient : whether the same read may succeed later
+    transient : whether asking again at once may help
+    about_file : whether the file itself is at fault; a failed login or a server without range requests is not, and must
+        stop the run instead of condemning one file after the other
     """
 
-    def __init__(self, cause: str, *, transient: bool = False) -> None:
+    def __init__(self, cause: str, *, transient: bool = False, about_file: bool = True) -> None:
         super().__init__(cause)
-        self.cause, self.transient = cause, transient
+        self.cause, self.transient, self.about_file = cause, transient, about_file
+
+    @property
+    def stops_the_run(self) -> bool:
+        """Whether the read may succeed in a later run, so that nothing may be concluded from it."""
+        return self.transient or not self.about_file
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild_fetch_error, (self.cause, self.transient))
+        return (_rebuild_fetch_error, (self.cause, self.transient, self.about_file))
 
 
-def _rebuild_fetch_error(cause: str, transient: bool) -> FetchError:
-    return FetchError(cause, transient=transient)
+def _rebuild_fetch_error(cause: str, transient: bool, about_file: bool) -> FetchError:
+    return FetchError(cause, transient=transient, about_file=about_file)
 
 
 class ByteSource(Protocol):
@@ -100,7 +107,7 @@ class LocalSource:
         except FileNotFoundError:
             raise FetchError("the file does not exist") from None
         except OSError as error:
-            raise FetchError(f"the file cannot be read: {error.strerror}") from None
+            raise FetchError(f"the file cannot be read: {error.strerror}", about_file=False) from None
 
     def _file(self, href: str) -> _File:
         with self._lock:
@@ -190,14 +197,14 @@ class HttpSource:
             result = obstore.get(store, path, options={"range": span} if span else {})
             data = bytes(result.bytes())
         except NotSupportedError:
-            raise FetchError(_refused_range(store, path)) from None
+            raise FetchError(_refused_range(store, path), about_file=False) from None
         except (BaseError, FileNotFoundError, ValueError) as error:
             past_end = _status(error).startswith("416")
             if past_end:
                 return b""
             raise _fetch_error(error) from None
         if _is_page(result):
-            raise FetchError(HTML_CAUSE)
+            raise FetchError(HTML_CAUSE, about_file=False)
         if len(data) != result.range[1] - result.range[0]:
             raise FetchError(f"the body ended after {len(data)} bytes", transient=True)
         return data
@@ -240,7 +247,8 @@ def _fetch_error(error: Exception) -> FetchError:
     if isinstance(error, FileNotFoundError):
         return FetchError("the server has no such file (404)")
     if isinstance(error, UnauthenticatedError | PermissionDeniedError):
-        return FetchError(f"the server refused access ({status}): check the login and that its licence was accepted")
+        cause = f"the server refused access ({status}): check the login and that its licence was accepted"
+        return FetchError(cause, about_file=False)
     if status.startswith("4") and not status.startswith(_WAIT_CODES):
         return FetchError(f"the server refused the request ({status})")
     if status:
@@ -290,7 +298,7 @@ class ArchiveSource:
             return self._http
         if scheme == "file":
             return self._local
-        raise FetchError(f"{scheme}:// locations are not supported: give https:// or local paths")
+        raise FetchError(f"{scheme}:// locations are not supported: give https:// or local paths", about_file=False)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (ArchiveSource, (self._http.options,))

@@ -155,8 +155,7 @@ class _Reader:
         if image.ndim != 4 or image.shape[1] != len(BANDS):
             raise ValueError(f"its image has shape {image.shape}, not [T, {len(BANDS)}, H, W]")
         stratum = self.places["stratum"][row].as_py()
-        names = self.folder.strata.names if self.folder.strata else ()
-        head, season = words.stratum_parts(names[stratum] if stratum < len(names) else f"stratum {stratum}", stratum)
+        head, season = words.stratum_parts(self.folder.stratum_name(stratum), stratum)
         months = words.season_words(self.folder.strata, head, season, self._south(row))
         return ChipCard(
             unit=str(self.units[row]),

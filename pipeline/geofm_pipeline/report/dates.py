@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from geofm_pipeline.report import svg, words
-from geofm_pipeline.report.folder import Folder
+from geofm_pipeline.report.folder import Folder, with_state
 
 SENSOR_WORDS = {"L30": "Landsat (L30)", "S30": "Sentinel-2 (S30)"}
 _BINS = 20
@@ -56,7 +55,7 @@ def dates_panel(folder: Folder) -> DatesPanel | None:
     if places is None or not places.num_rows:
         return None
     if folder.samples is not None:
-        places = places.filter(pc.equal(places["state"], "written"))
+        places = with_state(places, "written")
     written = "valid" in places.column_names
     shares = _flat(places["valid" if written else "clear"]).astype(np.float64)
     shares = shares[np.isfinite(shares)]
@@ -78,15 +77,16 @@ def dates_panel(folder: Folder) -> DatesPanel | None:
 
 
 def _flat(column: pa.ChunkedArray) -> NDArray[np.generic]:
-    return np.asarray(pc.list_flatten(column).to_numpy())
+    """The entries of a column of lists, one after the other."""
+    return np.asarray(column.combine_chunks().flatten().to_numpy(zero_copy_only=False))
 
 
 def _calendar(places: pa.Table) -> list[CalendarLine]:
     months = _flat(places["dates"]).astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-    sensors = np.array([granule[4:7] for granule in pc.list_flatten(places["granules"]).to_pylist()], dtype="U3")
+    sensors = np.array([granule[4:7] for granule in _flat(places["granules"]).tolist()], dtype="U3")
     lines = []
     for year in np.unique(months // 12).tolist():
-        for sensor in np.unique(sensors).tolist():
+        for sensor in map(str, np.unique(sensors)):
             here = months[(months // 12 == year) & (sensors == sensor)] % 12
             counts = np.bincount(here, minlength=12).tolist()
             lines.append(CalendarLine(year=1970 + year, sensor=SENSOR_WORDS.get(sensor, sensor), months=counts))

@@ -25,7 +25,7 @@ from geofm_sampling.unit import ground_cells
 
 T = TypeVar("T")
 _FRAME = ("unit", "lon", "lat", "area_km2", "land_cover", "stratum")
-_PLAN = ("unit", "stratum", "pi1")
+_PLAN = ("stratum", "pi1", "first_look")
 _SCREENING = ("granule_id", "state", "bytes", "cloud_cover", "spatial_coverage")
 _SCENES = ("granule_id", "cloud_cover")
 
@@ -83,6 +83,14 @@ class Folder:
     troubles: tuple[str, ...]
     """What is there and could not be read, one sentence each."""
 
+    def stratum_name(self, stratum: int) -> str:
+        """Name of a stratum from the frozen strata, else from the card, else its number."""
+        if self.strata is not None and stratum < len(self.strata.names):
+            return self.strata.names[stratum]
+        rows = self.card.part("plan").rows("strata")
+        noted = (row.text("name") for row in rows if row.count("stratum") == stratum)
+        return next(noted, None) or f"stratum {stratum}"
+
     @property
     def places(self) -> pa.Table | None:
         """The drawn units: samples.parquet, or the drawn rows of the response while there is none yet."""
@@ -92,10 +100,16 @@ class Folder:
         return self.response.filter(pa.array(drawn)) if drawn.any() else None
 
 
+def with_state(table: pa.Table, state: str, *, but: bool = False) -> pa.Table:
+    """Rows of a table in a state, or all but those."""
+    found = np.array(table["state"].to_pylist(), dtype=object) == state
+    return table.filter(pa.array(~found if but else found, type=pa.bool_()))
+
+
 def read_folder(root: Path) -> Folder:
     """Read what there is; never raises for a part that is absent or damaged."""
     space, read = Workspace(root=root), _Attempt()
-    plan = read(space.plan, _plan)
+    plan = read(space.plan, lambda path: pq.read_table(path, columns=list(_PLAN)))
     chances = _chance_ranges(plan)
     frame = read(space.frame, lambda path: _frame(sorted(path.glob("*.parquet")), chances, plan is not None))
     return Folder(
@@ -105,7 +119,7 @@ def read_folder(root: Path) -> Folder:
         cells=frame[0] if frame else None,
         frame_units=frame[1] if frame else {},
         chances=chances,
-        first_look=_first_look(space.plan) if plan is not None else None,
+        first_look=int(np.count_nonzero(plan["first_look"].to_numpy())) if plan is not None else None,
         response=read(space.response, pq.read_table),
         samples=read(space.samples, pq.read_table),
         screening=read(space.screening, lambda path: _tables(path.rglob("*.parquet"), _SCREENING)),
@@ -135,14 +149,6 @@ class _Attempt:
 def _commits(found: Facts | None) -> dict[str, str]:
     files = found.part("files") if found is not None else Facts(values={})
     return {name: files.text(name) or "?" for name in files.values}
-
-
-def _plan(path: Path) -> pa.Table:
-    return pq.read_table(path, columns=list(_PLAN))
-
-
-def _first_look(path: Path) -> int:
-    return int(np.count_nonzero(pq.read_table(path, columns=["first_look"])["first_look"].to_numpy()))
 
 
 def _chance_ranges(plan: pa.Table | None) -> dict[int, tuple[float, float]]:

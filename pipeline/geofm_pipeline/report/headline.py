@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from geofm_pipeline.report import words
-from geofm_pipeline.report.folder import Folder
+from geofm_pipeline.report.folder import Folder, with_state
 from geofm_pipeline.report.strata import StrataPanel
 
 
@@ -101,7 +100,7 @@ def written_chips(folder: Folder) -> int | None:
     """Chips whose pixels are in the store; None while samples.parquet is not there."""
     if folder.samples is None:
         return None
-    return int(pc.sum(pc.equal(folder.samples["state"], "written")).as_py() or 0)
+    return int(with_state(folder.samples, "written").num_rows)
 
 
 def _chips_figure(folder: Folder) -> Figure | None:
@@ -170,7 +169,7 @@ _MEANING = {
 
 
 def _response_steps(response: pa.Table) -> list[Step]:
-    states = {entry["values"]: int(entry["counts"]) for entry in pc.value_counts(response["state"]).to_pylist()}
+    states = {entry["values"]: int(entry["counts"]) for entry in response["state"].value_counts().to_pylist()}
     drawn = states.get("drawn", 0)
     counts = {"looked at": response.num_rows, "observable": drawn + states.get("observable", 0), "drawn": drawn}
     lost = [(said, states[key]) for key, said in words.STATE_WORDS.items() if states.get(key)]

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from geofm_pipeline.report import costs, request, words
-from geofm_pipeline.report.contact import ChipCard, contact_sheet
+from geofm_pipeline.report.contact import MOST_DATES, ChipCard, contact_sheet
 from geofm_pipeline.report.dates import dates_panel
 from geofm_pipeline.report.folder import Folder, read_folder
 from geofm_pipeline.report.headline import badge, funnel, headline, title
@@ -83,9 +83,10 @@ def render(folder: Folder) -> str:
 
 
 def _hero(chips: Sequence[ChipCard]) -> list[str]:
-    """The clearest date of the first chips of the sheet, for the band at the top; none when there are too few."""
-    chosen = [max(chip.views, key=lambda view: view.share).picture for chip in chips[:_HERO] if chip.views]
-    return chosen if len(chosen) == _HERO else []
+    """The clearest date of each chip of the sheet, then the next, for the band at the top; none if they are too few."""
+    ranked = [sorted(chip.views, key=lambda view: -view.share) for chip in chips]
+    chosen = [views[turn].picture for turn in range(MOST_DATES) for views in ranked if turn < len(views)]
+    return chosen[:_HERO] if len(chosen) >= _HERO else []
 
 
 def _asset(name: str) -> str:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from geofm_pipeline.report import svg
-from geofm_pipeline.report.folder import Folder
+from geofm_pipeline.report.folder import Folder, with_state
 from geofm_pipeline.report.geography import png
 
 SPARSE = 10.0
@@ -59,7 +58,7 @@ def screening_panel(folder: Folder) -> ScreeningPanel | None:
         return None
     pairs = _Pairs.of(folder)
     refusals = _refusals(folder)
-    read = int(pc.sum(table["bytes"]).as_py() or 0) if table is not None else None
+    read = int(table["bytes"].to_numpy().sum()) if table is not None else None
     return ScreeningPanel(
         granules=noted.count("granules") or (table.num_rows if table is not None else 0),
         read_bytes=noted.number("bytes") or read,
@@ -85,7 +84,7 @@ class _Pairs:
     def of(cls, folder: Folder) -> _Pairs | None:
         if folder.screening is None or folder.scenes is None:
             return None
-        ok = folder.screening.filter(pc.equal(folder.screening["state"], "ok"))
+        ok = with_state(folder.screening, "ok")
         said = dict(zip(folder.scenes["granule_id"].to_pylist(), folder.scenes["cloud_cover"].to_pylist(), strict=True))
         granule = np.array(ok["granule_id"].to_pylist(), dtype=object)
         catalogue = np.array([_percent(said.get(name)) for name in granule], dtype=np.float64)
@@ -143,7 +142,7 @@ def _refusals(folder: Folder) -> list[tuple[str, str]]:
         for row in folder.card.part("screening").rows("refused")
     }
     if folder.screening is not None:
-        bad = folder.screening.filter(pc.not_equal(folder.screening["state"], "ok"))
+        bad = with_state(folder.screening, "ok", but=True)
         noted |= dict(zip(bad["granule_id"].to_pylist(), bad["state"].to_pylist(), strict=True))
     return sorted(noted.items())
 

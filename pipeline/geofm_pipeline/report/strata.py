@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from geofm_pipeline.report import words
-from geofm_pipeline.report.folder import Folder
+from geofm_pipeline.report.folder import Folder, with_state
 from geofm_sampling.unit import SEASONS
 
 COLLAPSE = 60
@@ -106,7 +105,7 @@ def strata_panel(folder: Folder) -> StrataPanel | None:
     """The panel, None before the plan."""
     if not folder.frame_units:
         return None
-    names = _names(folder)
+    names = {h: folder.stratum_name(h) for h in folder.frame_units}
     tally = _Tally(folder)
     south = folder.cells is not None and bool(np.median(folder.cells.lat) < 0)
     order = sorted(folder.frame_units, key=lambda h: (words.stratum_parts(names[h], h)[0] == "other", h))
@@ -120,7 +119,7 @@ def strata_panel(folder: Folder) -> StrataPanel | None:
         total=_row(folder, tally, "all strata", order, south),
         tops=_tops(shown),
         group_tops=_tops(groups),
-        seasons=_season_heads(folder, south),
+        seasons=_season_heads(folder, (words.stratum_parts(names[h], h)[0] for h in order), south),
         lines=lines,
         top_chips=max((cell.chips or 0 for line in lines for cell in line.cells), default=0),
         answered=folder.response is not None,
@@ -154,9 +153,8 @@ class _Tally:
                 self.states.setdefault(stratum, Counter())[state] += count
             self.chances |= _realised(response)
         if samples is not None:
-            good = pc.equal(samples["state"], "written")
-            self.written.update(samples.filter(good)["stratum"].to_pylist())
-            self.failed.update(samples.filter(pc.invert(good))["stratum"].to_pylist())
+            self.written.update(with_state(samples, "written")["stratum"].to_pylist())
+            self.failed.update(with_state(samples, "written", but=True)["stratum"].to_pylist())
 
     def states_of(self, strata: Sequence[int]) -> Counter[str]:
         return sum((self.states.get(h, Counter()) for h in strata), Counter[str]())
@@ -173,12 +171,6 @@ def _realised(response: pa.Table) -> dict[int, tuple[float, float]]:
     grouped = response.group_by("stratum").aggregate([("pi1", "min"), ("pi1", "max")])
     columns = (grouped[name].to_pylist() for name in ("stratum", "pi1_min", "pi1_max"))
     return {h: (low, high) for h, low, high in zip(*columns, strict=True)}
-
-
-def _names(folder: Folder) -> dict[int, str]:
-    frozen = folder.strata.names if folder.strata else ()
-    noted = {row.count("stratum"): row.text("name") for row in folder.card.part("plan").rows("strata")}
-    return {h: frozen[h] if h < len(frozen) else noted.get(h) or f"stratum {h}" for h in folder.frame_units}
 
 
 def _row(folder: Folder, tally: _Tally, name: str, strata: Sequence[int], south: bool) -> Row:
@@ -218,19 +210,13 @@ def _tops(rows: Sequence[Row]) -> dict[str, int]:
     return {name: max((getattr(row, name) or 0 for row in rows), default=0) for name in columns}
 
 
-def _season_heads(folder: Folder, south: bool) -> list[str]:
+def _season_heads(folder: Folder, classes: Iterable[str], south: bool) -> list[str]:
     """Months of each season where the whole frame has one calendar, else what the season means."""
-    strata = folder.strata
-    heads = []
+    known, heads = set(classes), []
     for season in range(SEASONS):
-        spans = {words.season_words(strata, name, season, south) for name in _classes(folder)}
+        spans = {words.season_words(folder.strata, name, season, south) for name in known}
         heads.append(spans.pop() if len(spans) == 1 else words.SEASON_NAMES[season])
     return heads
-
-
-def _classes(folder: Folder) -> list[str]:
-    names = _names(folder)
-    return list(dict.fromkeys(words.stratum_parts(names[h], h)[0] for h in sorted(names)))
 
 
 def _lines(folder: Folder, tally: _Tally, names: Mapping[int, str], order: Sequence[int]) -> list[Line]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from geofm_pipeline.hls.bands import PIXEL_M
-from geofm_pipeline.simulator.climate import BELT, belt_latitude, day_index, monthly_precipitation, monthly_temperature
+from geofm_pipeline.simulator.climate import BELT, belt_latitude, day_index, monthly_precipitation
 from geofm_pipeline.simulator.noise import Field, Window, fractal, smoothstep
 from geofm_pipeline.simulator.orbits import Overpass, sun
 from geofm_sampling.hashing import hashed_uniform
@@ -55,13 +55,13 @@ def coverage(seed: int, overpass: Overpass, belt: int) -> float:
 
 def sky(seed: int, overpass: Overpass, window: Window) -> Sky:
     """The sky over a window that lies within one climate belt."""
-    wide = window.grown(ADJACENT)
-    opacity = _opacity(seed, overpass, wide)
-    down, right = shadow_shift(seed, overpass, window)
+    belt, wide = window.row // BELT, window.grown(ADJACENT)
+    opacity = _opacity(seed, overpass, wide, belt)
+    down, right = shadow_shift(seed, overpass, belt)
     towards_sun = Window(
         zone=wide.zone, row=wide.row + down, col=wide.col + right, height=wide.height, width=wide.width
     )
-    shade = _opacity(seed, overpass, towards_sun) if _has_cloud(seed, overpass, window) else np.zeros_like(opacity)
+    shade = _opacity(seed, overpass, towards_sun, belt)
     cloud = opacity > CLOUD_OPACITY
     shadow = (shade > SHADOW_OPACITY) & ~cloud
     inner = (slice(ADJACENT, -ADJACENT), slice(ADJACENT, -ADJACENT))
@@ -76,22 +76,17 @@ def sky(seed: int, overpass: Overpass, window: Window) -> Sky:
     )
 
 
-def _has_cloud(seed: int, overpass: Overpass, window: Window) -> bool:
-    """Whether the pass has any cloud at all in this belt."""
-    return coverage(seed, overpass, window.row // BELT) > 0.0
-
-
-def shadow_shift(seed: int, overpass: Overpass, window: Window) -> tuple[int, int]:
-    """Rows down and columns right from a shadow to its cloud."""
-    here = sun(overpass, np.array([window.row // BELT * BELT + BELT // 2]))
+def shadow_shift(seed: int, overpass: Overpass, belt: int) -> tuple[int, int]:
+    """Rows down and columns right from a shadow to its cloud, for the pixels of a belt."""
+    here = sun(overpass, np.array([belt * BELT + BELT // 2]))
     height = 1200.0 + 2600.0 * _uniform(seed, "cloud-base", overpass)
     pixels = height * np.tan(min(float(here.zenith[0]), _LOWEST_SUN)) / PIXEL_M
     azimuth = float(here.azimuth[0])
     return round(-pixels * np.cos(azimuth)), round(pixels * np.sin(azimuth))
 
 
-def _opacity(seed: int, overpass: Overpass, window: Window) -> Field:
-    belt = window.row // BELT
+def _opacity(seed: int, overpass: Overpass, window: Window, belt: int) -> Field:
+    """Opacity of the clouds over a window, which may reach beyond the belt that sets their amount."""
     share = coverage(seed, overpass, belt)
     if share <= 0.0:
         return np.zeros(window.shape, dtype=np.float32)
@@ -108,10 +103,10 @@ def _opacity(seed: int, overpass: Overpass, window: Window) -> Field:
 
 
 def _cumulus(seed: int, overpass: Overpass, belt: int) -> bool:
-    year, index = day_index(overpass.day)
-    month = min(index // 31 + 1, 12)
-    warm = float(monthly_temperature(seed, np.array([belt_latitude(belt)]), year, month)[0])
-    return _uniform(seed, "cumulus", overpass) < min(max((warm - 2.0) / 20.0, 0.1), 0.9)
+    """Whether the pass has cumulus rather than sheets: by season only, so that no belt differs from its neighbour."""
+    _, index = day_index(overpass.day)
+    summer = np.cos(2 * np.pi * (index - 200) / 365.25) * (1 if belt <= 0 else -1)
+    return _uniform(seed, "cumulus", overpass) < 0.5 + 0.4 * float(summer)
 
 
 def _haze(seed: int, overpass: Overpass, window: Window) -> Field:

@@ -343,16 +343,29 @@ def test_a_transient_fault_that_lasts_stops_the_read(
     assert (caught.value.granule, caught.value.band) == (remote[2].granule_id, "B05")
 
 
-@pytest.mark.parametrize(("fault", "cause"), [("404", "no such file"), ("html", "an HTML page instead of a TIFF")])
-def test_permanent_http_faults_are_failures(
-    remote: Scenes, request_for: Requests, range_server: RangeServer, fault: str, cause: str
+def test_a_missing_file_on_a_server_is_a_failure(
+    remote: Scenes, request_for: Requests, range_server: RangeServer
 ) -> None:
-    """A 404 and a login page name granule and band."""
-    range_server.faults["/" + Path(remote[0].bands[0]).name] = deque([f"always {fault}"])
+    """A 404 names granule and band and condemns this chip only."""
+    range_server.faults["/" + Path(remote[0].bands[0]).name] = deque(["always 404"])
     [chip] = BlockChipReader(source=ArchiveSource(HASTY)).read([request_for(remote[:1], 0, 0, 256)])
     assert isinstance(chip, ChipFailure)
-    assert cause in str(chip.error)
+    assert "no such file" in str(chip.error)
     assert str(chip.error).startswith(f"{remote[0].granule_id} B02: ")
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [("html", "an HTML page instead of a TIFF"), ("401", "refused access"), ("403", "refused access")],
+)
+def test_a_failed_login_stops_the_run(
+    remote: Scenes, request_for: Requests, range_server: RangeServer, fault: str, cause: str
+) -> None:
+    """A login page or a refusal says nothing about the file: no chip becomes a failure because of it."""
+    range_server.faults["/" + Path(remote[0].bands[0]).name] = deque([f"always {fault}"])
+    with pytest.raises(BlockReadError, match=cause) as caught:
+        list(BlockChipReader(source=ArchiveSource(HASTY)).read([request_for(remote[:1], 0, 0, 256)]))
+    assert caught.value.transient
 
 
 def test_a_file_that_is_cut_on_the_server_is_a_failure(

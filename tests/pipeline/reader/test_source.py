@@ -118,6 +118,8 @@ def test_permanent_faults_are_not_retried(range_server: RangeServer, content: by
         source.read(f"{range_server.url}/a%20b.bin", 0, 10)
     assert cause in str(caught.value)
     assert (caught.value.transient, source.retries) == (False, 0)
+    # A login says nothing about the file: it stops the run instead of becoming a recorded state.
+    assert caught.value.stops_the_run == (fault not in {"404", "410"})
 
 
 def test_an_html_page_is_no_whole_file(range_server: RangeServer, content: bytes) -> None:

@@ -162,7 +162,7 @@ def _drawn(table: pa.Table) -> pa.Table:
 
 
 def pixels(unit: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """Image [T, B, H, W] and fmask [T, H, W] of a unit: hills, fields, a cloud with its shadow, a corner without data."""
+    """Image [T, B, H, W] and fmask [T, H, W] of a unit: hills, a cloud and its shadow, some a corner without data."""
     rng = np.random.default_rng(unit % 2**32)
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     image, fmask = np.zeros((DATES, BANDS, SIZE, SIZE)), np.full((DATES, SIZE, SIZE), 64, np.uint8)
