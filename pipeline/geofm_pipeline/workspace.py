@@ -6,19 +6,18 @@ after that the file never changes. A second run finds the commits of the first a
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from geofm_pipeline.errors import OutputConflictError, ResourceError
+from geofm_pipeline.errors import OutputConflictError
+from geofm_pipeline.store.files import disk_errors, replacing, write_file
 
 SCHEMA_VERSION = 1
 """Version of the dataset folder; a newer one is refused."""
@@ -159,37 +158,19 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a table under a temporary name and rename it."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        pq.write_table(table, temporary, compression="zstd", row_group_size=1 << 17)
-        _sync_and_rename(temporary, path)
+    with replacing(path, path.parent) as fd, os.fdopen(fd, "wb", closefd=False) as stream:
+        pq.write_table(table, stream, compression="zstd", row_group_size=1 << 17)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file under a temporary name and rename it."""
-    with disk_errors(path):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(text, encoding="utf-8")
-        _sync_and_rename(temporary, path)
+    write_file(path, text.encode(), path.parent)
 
 
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, a quota or a read-only folder into a ResourceError with the remedy."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}:
-            raise
-        raise ResourceError(
-            f"cannot write {path}: {error.strerror}; free space or choose another --out, then run the same "
-            "command again: it continues from what is written"
-        ) from error
 
 
 def _check_same_design(space: Workspace, design: Mapping[str, object], digest: str) -> None:
@@ -208,9 +189,3 @@ def _check_same_design(space: Workspace, design: Mapping[str, object], digest: s
 
 def _write_commits(space: Workspace, value: Mapping[str, object]) -> None:
     write_text(space.commits, json.dumps(value, indent=1, default=str) + "\n")
-
-
-def _sync_and_rename(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorstore
+import xarray as xr
 import zarr
 
 from geofm_pipeline.errors import BlockReadError, InputError, OutputConflictError
@@ -44,6 +45,13 @@ def test_zarr_python_and_tensorstore_read_what_was_written(
     for name, values in arrays.items():
         spec_of_array = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(sealed / name)}}
         assert np.array_equal(tensorstore.open(spec_of_array, open=True).result().read().result(), values)
+
+
+def test_xarray_opens_the_store(sealed: Path) -> None:
+    """All metadata and pixel arrays come as one dataset along `sample`, types unchanged."""
+    data = xr.open_zarr(sealed, consolidated=False, zarr_format=3, chunks=None)
+    assert data.sizes == {"sample": 21, "time": 2, "band": 6, "y": 16, "x": 16}
+    assert (data.image.dtype, data.fmask.dtype, data.unit.dtype) == (np.int16, np.uint8, np.uint64)
 
 
 def test_the_store_holds_exactly_the_arrays_of_the_contract(sealed: Path) -> None:

@@ -57,7 +57,8 @@ def open_gridded(source: str, *, option: str) -> xr.Dataset:
         if isinstance(error, InputError):
             raise
         raise ArchiveError(
-            f"{option} {source} cannot be read: {' '.join(str(error).split())[:300]}; fetch the file again"
+            f"{option} {source} cannot be read: {' '.join(str(error).split())[:300]}; fetch the file "
+            f"again (a Zarr behind http needs consolidated metadata, because web servers list no folders)"
         ) from error
 
 

@@ -202,7 +202,7 @@ def _plain(variable: xr.DataArray) -> str:
 
 def _steps(data: xr.DataArray, dim: str, source: str) -> Steps:
     size = data.sizes[dim]
-    time = data.coords.get(dim)
+    time = data.coords[dim] if dim in data.coords else None  # noqa: SIM401 - get() makes up a coordinate
     numbered = time is not None and np.array_equal(np.asarray(time.values, dtype=object), np.arange(1, 13))
     if size == 12 and (time is None or numbered or "climatology" in time.attrs or _first_year(time) < _REFORM):
         return Steps(dim=dim, month=np.arange(1, 13), year=np.zeros(12, dtype=np.int64), days=30.4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -78,10 +79,10 @@ def contact_sheet(folder: Folder) -> ContactSheet | None:
     if places is None or store is None or not places.num_rows or "image" not in store or "fmask" not in store:
         return None
     rows = _present(folder, places)
-    order = rows[stratified_order(places["unit"].to_numpy()[rows], places["stratum"].to_numpy()[rows])]
+    order = rows[chosen_rows(places["unit"].to_numpy()[rows], places["stratum"].to_numpy()[rows], MOST_CHIPS)]
     cards, unreadable, used = list[ChipCard](), list[str](), 0
     reader = _Reader(folder, places, store)
-    for row in order[:MOST_CHIPS].tolist():
+    for row in order.tolist():
         try:
             card = reader.card(row)
         except (OSError, ValueError, RuntimeError, IndexError, KeyError) as error:
@@ -96,25 +97,26 @@ def contact_sheet(folder: Folder) -> ContactSheet | None:
     return ContactSheet(first=cards[:UNFOLDED], folded=cards[UNFOLDED:], total=rows.size, unreadable=unreadable)
 
 
-def stratified_order(units: NDArray[np.uint64], strata: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Rows in hashed order, but one of every stratum before the second of any, and a place again only after others.
+def chosen_rows(units: NDArray[np.uint64], strata: NDArray[np.int32], most: int) -> list[int]:
+    """Up to `most` rows by hash: one of every stratum before the second of any, places not shown yet first.
 
     Depends on the set of units only, not on their order.
     """
-    order = np.argsort(hashed_words(0, "report/sheet", units))
-    order = order[np.argsort(_turns(strata[order]), kind="stable")]
-    turn = _turns(strata[order]) + _turns(ground_cells(units[order]))
-    return np.asarray(order[np.argsort(turn, kind="stable")], dtype=np.int64)
-
-
-def _turns(labels: NDArray[np.generic]) -> NDArray[np.int64]:
-    """How often each label stood earlier in the sequence: a, b, a, a → 0, 0, 1, 2."""
-    by_label = np.argsort(labels, kind="stable")
-    ordered = labels[by_label]
-    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if labels.size else np.zeros(0, dtype=np.int64)
-    turns = np.empty(labels.size, dtype=np.int64)
-    turns[by_label] = np.arange(labels.size) - np.repeat(first, np.diff(np.r_[first, labels.size]))
-    return turns
+    word, ground = hashed_words(0, "report/sheet", units), ground_cells(units).tolist()
+    pools: dict[int, list[int]] = {}
+    for row in np.argsort(word).tolist():
+        pool = pools.setdefault(int(strata[row]), [])
+        if len(pool) < most:
+            pool.append(row)
+    chosen, shown = list[int](), Counter[int]()
+    while len(chosen) < most and pools:
+        for stratum in list(pools)[: most - len(chosen)]:
+            row = min(pools[stratum], key=lambda at: shown[ground[at]])
+            pools[stratum].remove(row)
+            shown[ground[row]] += 1
+            chosen.append(row)
+        pools = {stratum: pool for stratum, pool in pools.items() if pool}
+    return chosen
 
 
 def _present(folder: Folder, places: pa.Table) -> NDArray[np.int64]:

@@ -32,7 +32,7 @@ def demo_spec() -> ArchiveSpec:
 
 def benchmark_spec() -> ArchiveSpec:
     """Two whole tiles and eight passes of one year: every one of their 2 × 196 blocks holds data."""
-    return ArchiveSpec(tiles=("32TNS", "32TNR"), years=(2022,), seed=1, per_year=8, choices=4)
+    return ArchiveSpec(tiles=("32TNS", "32TNR"), years=(2022,), seed=1, per_year=8, choices=4, least_share=1.0)
 
 
 def demo_archive(cache: Path | None = None, *, progress: Progress | None = None, workers: int = 1) -> Archive:

@@ -27,8 +27,6 @@ from geofm_sampling.hashing import hashed_uniform
 from geofm_sampling.unit import TILE_PIXELS, pack_tile
 
 _EPOCH = date(1970, 1, 1).toordinal()
-_LEAST_SHARE = 0.004
-"""Granules that cover less of their extent are not made."""
 _LONG_NAMES = {
     "blue": "Blue",
     "green": "Green",
@@ -70,11 +68,8 @@ def plan_granules(spec: ArchiveSpec) -> list[Planned]:
     planned: list[Planned] = []
     for tile in spec.tiles:
         window = extent_window(spec, tile)
-        planned += [
-            Planned(tile=tile, overpass=overpass, time=overpass.time(window))
-            for overpass in _kept(spec, tile, window)
-            if overpass.covered(window).mean() >= _LEAST_SHARE
-        ]
+        passes = _kept(spec, window)
+        planned += [Planned(tile=tile, overpass=overpass, time=overpass.time(window)) for overpass in passes]
     return _with_faults(spec, sorted(planned, key=lambda p: (p.tile, p.time)))
 
 
@@ -84,9 +79,10 @@ def extent_window(spec: ArchiveSpec, tile: str) -> Window:
     return tile_window(tile_grid(tile), extent.row, extent.col, extent.height, extent.width)
 
 
-def _kept(spec: ArchiveSpec, tile: str, window: Window) -> list[Overpass]:
-    """Passes over a tile after thinning; the choice depends on the zone's passes, so neighbours share their days."""
-    passes = [p for sensor in spec.sensors for p in overpasses(sensor, window, spec.years)]
+def _kept(spec: ArchiveSpec, window: Window) -> list[Overpass]:
+    """Passes over a tile after thinning; the choice hangs on the passes alone, so neighbours share most days."""
+    seen = [p for sensor in spec.sensors for p in overpasses(sensor, window, spec.years)]
+    passes = [p for p in seen if p.share(window) >= spec.least_share]
     if spec.per_year is None:
         return passes
     kept = []

@@ -84,6 +84,11 @@ def ground(seed: int, window: Window) -> Ground:
     return Ground(**{item.name: np.concatenate([getattr(p, item.name) for p in parts]) for item in fields(Ground)})
 
 
+def cover(seed: int, window: Window) -> NDArray[np.uint8]:
+    """Only the WorldCover classes of a window, [H, W]."""
+    return np.concatenate([_stripe(seed, stripe).cover for stripe in stripes(window)])
+
+
 def stripes(window: Window) -> list[Window]:
     """The window cut at the climate belts, from the north."""
     cuts = [window.row, *range((window.row // BELT + 1) * BELT, window.row + window.height, BELT)]

@@ -19,7 +19,7 @@ from geofm_pipeline.simulator.climate import (
     wetness_of_relief,
 )
 from geofm_pipeline.simulator.granules import extent_window
-from geofm_pipeline.simulator.ground import CLASSES, ground
+from geofm_pipeline.simulator.ground import CLASSES, cover
 from geofm_pipeline.simulator.noise import Window
 from geofm_pipeline.simulator.relief import coarse_elevation
 from geofm_pipeline.simulator.spec import ArchiveSpec
@@ -40,6 +40,7 @@ _STEPS = (3600, 2400, 1800, 1200, 600, 360, 120, 60)  # pixels per degree to cho
 _MOST_PIXELS = 40_000_000
 _WEATHER_STEPS = (10, 4, 2, 1)  # cells per degree
 _MARGIN = 0.02
+_CHUNK = 512  # map rows painted at a time
 _EPOCH = date(1970, 1, 1)
 
 Bounds = tuple[float, float, float, float]
@@ -86,27 +87,25 @@ def write_land_cover(spec: ArchiveSpec, path: Path) -> None:
 def _paint(
     spec: ArchiveSpec, window: Window, classes: NDArray[np.uint8], *, left: float, top: float, step: int
 ) -> None:
-    """Fill the map around one tile's extent with the class of the lattice pixel under each map pixel's centre."""
+    """Fill the map around one tile's extent, some rows at a time so that memory stays bounded."""
     west, south, east, north = _lonlat_box(window)
-    rows = slice(
-        max(int((top - north - _MARGIN) * step), 0), min(int((top - south + _MARGIN) * step) + 1, classes.shape[0])
-    )
-    cols = slice(
-        max(int((west - _MARGIN - left) * step), 0), min(int((east + _MARGIN - left) * step) + 1, classes.shape[1])
-    )
-    lat = top - (np.arange(rows.start, rows.stop) + 0.5) / step
-    lon = left + (np.arange(cols.start, cols.stop) + 0.5) / step
-    lattice_row, lattice_col = _lattice(window.zone, lon, lat)
-    first_row, first_col = int(lattice_row.min()), int(lattice_col.min())
-    around = Window(
-        zone=window.zone,
-        row=first_row,
-        col=first_col,
-        height=int(lattice_row.max()) - first_row + 1,
-        width=int(lattice_col.max()) - first_col + 1,
-    )
-    cover = ground(spec.seed, around).cover
-    classes[rows, cols] = cover[lattice_row - first_row, lattice_col - first_col]
+    first_row, last_row = (round((top - edge) * step) for edge in (north + _MARGIN, south - _MARGIN))
+    first_col, last_col = (round((edge - left) * step) for edge in (west - _MARGIN, east + _MARGIN))
+    last_row, last_col = min(last_row, classes.shape[0]), min(last_col, classes.shape[1])
+    lon = left + (np.arange(max(first_col, 0), last_col) + 0.5) / step
+    for start in range(max(first_row, 0), last_row, _CHUNK):
+        rows = np.arange(start, min(start + _CHUNK, last_row))
+        lat = top - (rows + 0.5) / step
+        classes[rows[0] : rows[-1] + 1, max(first_col, 0) : last_col] = _classes(spec.seed, window.zone, lon, lat)
+
+
+def _classes(seed: int, zone: int, lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Class of the lattice pixel under each point of the grid lat × lon, shape (lat, lon)."""
+    rows, cols = _lattice(zone, lon, lat)
+    top, left = int(rows.min()), int(cols.min())
+    height, width = int(rows.max()) - top + 1, int(cols.max()) - left + 1
+    around = Window(zone=zone, row=top, col=left, height=height, width=width)
+    return np.asarray(cover(seed, around)[rows - top, cols - left])
 
 
 def _lattice(

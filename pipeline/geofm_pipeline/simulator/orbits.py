@@ -105,6 +105,14 @@ class Overpass:
         cols = window.cols()
         return np.asarray((cols >= left[:, None]) & (cols < right[:, None]))
 
+    def share(self, window: Window) -> float:
+        """Share of the window's pixels that the swath covers."""
+        left, right = self.edges(window.zone, window.rows())
+        inside = np.clip(right, window.col, window.col + window.width) - np.clip(
+            left, window.col, window.col + window.width
+        )
+        return float(inside.mean()) / window.width
+
     def time(self, window: Window) -> datetime:
         """Sensing time (UTC, whole seconds) that the granule of this window bears in its id."""
         orbit = ORBITS[self.sensor]

@@ -60,6 +60,8 @@ class ArchiveSpec:
     """Overpasses kept per year and zone, spread over the year; None keeps the full revisit."""
     choices: int = 1
     """Of each slot of a thinned year, the least cloudy of so many random overpasses is kept."""
+    least_share: float = 0.004
+    """Smallest share of its extent that a granule covers; narrower edges of swaths make no granule."""
     tile_offset: int = 0
     """Largest offset in counts that distinguishes the tiles, as a processing step per tile may leave; 0 for none."""
     faults: tuple[str, ...] = ()
@@ -79,6 +81,8 @@ class ArchiveSpec:
         strangers = sorted(set(self.extents) - set(self.tiles))
         if strangers:
             raise InputError(f"extents name {strangers}, which are not among the tiles {self.tiles}")
+        if not 0 < self.least_share <= 1:
+            raise InputError(f"least_share {self.least_share} must be a share above 0 and up to 1")
         if (self.per_year is not None and self.per_year < 1) or self.choices < 1:
             raise InputError(f"per_year {self.per_year} and choices {self.choices} must be at least 1")
 
@@ -102,6 +106,7 @@ class ArchiveSpec:
             sensors=tuple(raw["sensors"]),
             per_year=raw["per_year"],
             choices=raw["choices"],
+            least_share=raw["least_share"],
             tile_offset=raw["tile_offset"],
             faults=tuple(raw["faults"]),
         )

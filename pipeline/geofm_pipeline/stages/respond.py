@@ -16,6 +16,7 @@ from geofm_pipeline.card import Card
 from geofm_pipeline.cluster import A, R, Runner
 from geofm_pipeline.config import SampleConfig
 from geofm_pipeline.errors import NothingFoundError
+from geofm_pipeline.fmask_counts import OK
 from geofm_pipeline.progress import Progress
 from geofm_pipeline.screening import Screening
 from geofm_pipeline.stages.plan import Planned
@@ -24,6 +25,9 @@ from geofm_pipeline.workspace import Workspace, commit_table, committed
 from geofm_pipeline.years import Years
 from geofm_sampling import Design, Look, Response, respond
 from geofm_sampling.tables import RESPONSE, STATES
+
+SHOWN = 5
+"""Unusable granules named on the terminal; the card has them all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +76,7 @@ def _respond_anew(
     mapper = _mapper(runner, progress)
     screening = Screening(scenes, cache=space.screening, chip_size=design.chip_size, map_tasks=mapper)
     found = respond(planned.plan, planned.frame, design, _look(screening, planned.frame, design))
-    card.set("screening", screening.facts())
+    _note_screening(card, progress, screening)
     _note_response(card, progress, design, found)
     drawn = np.asarray(pc.equal(found.table["state"], "drawn"))
     if not drawn.any():
@@ -120,6 +124,21 @@ def _with_places(table: pa.Table, drawn: NDArray[np.bool_], config: SampleConfig
     for name, values in (("shard", shard), ("row", row)):
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
     return table
+
+
+def _note_screening(card: Card, progress: Progress, screening: Screening) -> None:
+    facts = screening.facts()
+    card.set("screening", facts)
+    table = screening.granules()
+    unusable = table.filter(pc.not_equal(table["state"], OK)).select(["granule_id", "state"]).to_pylist()
+    for row in unusable[:SHOWN]:
+        progress.say(f"respond: {row['granule_id']} Fmask cannot be used: {row['state']}")
+    if unusable:
+        sentence = (
+            f"The Fmask of {len(unusable):,} of {table.num_rows:,} granules cannot be used; they count as not seen."
+        )
+        if card.say(sentence):
+            progress.say(f"respond: {sentence}")
 
 
 def _note_response(card: Card, progress: Progress, design: Design, found: Response) -> None:

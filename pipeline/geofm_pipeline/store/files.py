@@ -19,21 +19,22 @@ import google_crc32c
 
 from geofm_pipeline.errors import OutputConflictError, ResourceError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+"""What a user can remedy: no room, a quota, a size limit, a folder that may not be written to."""
 _READ = 8 << 20
 
 
 @contextmanager
 def disk_errors(place: Path) -> Iterator[None]:
-    """Turn a full disk or quota into a ResourceError with its remedy."""
+    """Turn a full disk, a quota or a read-only folder into a ResourceError with its remedy."""
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
         raise ResourceError(
-            f"no space left for {place} ({error.strerror}): free space there, or point --out or the scratch folder at "
-            "a larger disk; every committed shard is kept, and the same command continues where it stopped"
+            f"cannot write {place} ({error.strerror}): free space there, or name an --out on another disk; "
+            "what is committed is kept, and the same command continues where it stopped"
         ) from error
 
 

@@ -52,11 +52,11 @@ def _by_hand(
     """Fractions from 64 × 64 exactly projected points per cell."""
     grid = tile_grid(TILE)
     at = (np.arange(64) + 0.5) / 64 * 256
-    codes = []
+    codes, transformer = [], Transformer.from_crs(4326, epsg, always_xy=True)
     for row, col in zip(cells["cell_row"].to_pylist(), cells["cell_col"].to_pylist(), strict=True):
         r, c = np.meshgrid(row * 256 + at, col * 256 + at, indexing="ij")
         lon, lat = unproject(grid.zone, *grid.xy(r, c))
-        x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(lon, lat)
+        x, y = transformer.transform(lon, lat)
         i, j = np.floor((north - y) / step).astype(int), np.floor((x - west) / step).astype(int)
         inside = (i >= 0) & (j >= 0) & (i < pixels.shape[0]) & (j < pixels.shape[1])
         codes.append(np.where(inside, pixels[i.clip(0, pixels.shape[0] - 1), j.clip(0, pixels.shape[1] - 1)], 0))

@@ -1,0 +1,182 @@
+"""Bad input: each a one-paragraph message with value, rule and remedy, its exit code, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from geofm_pipeline.cli import run
+from geofm_pipeline.simulator import Archive
+
+from .conftest import job_words
+from .test_job import store_bytes
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "fragment"),
+    [
+        (("--region", "10,50,20,40"), 2, "south 50 not below north 40"),
+        (("--region", "32TAA"), 2, "32TAA"),
+        (("--region", "absent.geojson"), 2, "absent.geojson does not exist"),
+        (("--region", "-60,-10,-50,0"), 3, "-60"),
+        (("--years", "2015"), 3, "2022"),
+        (("--years", "2023-2021"), 2, "2023-2021"),
+        (("--catalog", "absent.json"), 2, "absent.json"),
+        (("--catalog", ""), 2, "needs --catalog"),
+        (("--land-cover", "absent.tif"), 2, "absent.tif"),
+        (("--weather", "absent.nc"), 2, "absent.nc"),
+        (("--min-clear", "1", "--timesteps", "9"), 3, "none of the"),
+        (("--max-bytes", "1 kB"), 7, "more than --max-bytes 1 kB"),
+        (("--chip-size", "100"), 2, "one of (64, 128, 256)"),
+    ],
+)
+def test_a_request_that_cannot_be_met_says_why(
+    archive: Archive,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: tuple[str, ...],
+    code: int,
+    fragment: str,
+) -> None:
+    """One paragraph, the documented exit code, no traceback."""
+    assert run(job_words(archive, tmp_path / "out", *change)) == code
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("geofm-sample: ")
+    assert fragment in last
+
+
+def test_another_plan_in_the_folder_is_refused(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder of another seed is left as it is, and the message names the option."""
+    out = tmp_path / "out"
+    assert run(job_words(archive, out)) == 0
+    before = store_bytes(out)
+    assert run(job_words(archive, out, "--seed", "1")) == 6
+    assert "seed: 0 there, 1 now" in capsys.readouterr().err
+    assert store_bytes(out) == before
+
+
+def test_a_store_of_a_newer_schema_is_refused(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dataset of a later version says so, to the main job and to verify."""
+    out = tmp_path / "out"
+    assert run(job_words(archive, out)) == 0
+    commits = out / "commits.json"
+    commits.write_text(json.dumps({**json.loads(commits.read_text()), "schema": 99}))
+    assert run(job_words(archive, out)) == 6
+    assert run(["verify", str(out)]) == 6
+    assert "schema 99" in capsys.readouterr().err
+
+
+def test_a_scheduler_that_is_not_there(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address is named; the plan is kept."""
+    monkeypatch.setattr("geofm_pipeline.cluster.CONNECT_SECONDS", 1)
+    out = tmp_path / "out"
+    assert run(job_words(archive, out, "--workers", "", "--scheduler", "tcp://127.0.0.1:9")) == 8
+    assert "tcp://127.0.0.1:9" in capsys.readouterr().err
+    assert (out / "plan.parquet").exists()
+
+
+def _used_granule(archive: Archive, tmp_path: Path) -> str:
+    """A granule that the undisturbed job uses."""
+    assert run(job_words(archive, tmp_path / "first")) == 0
+    samples = pq.read_table(tmp_path / "first" / "samples.parquet").to_pylist()
+    return str(samples[0]["granules"][0])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "html", "missing"])
+def test_a_band_that_cannot_be_read_leaves_tombstones(own_archive: Archive, tmp_path: Path, damage: str) -> None:
+    """A truncated COG, an HTML page, a lost file: the other chips are written, these are named with the cause."""
+    granule = _used_granule(own_archive, tmp_path)
+    file = next((own_archive.root / granule).glob("*.B04.tif"))
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(content[:20_000] if damage == "truncated" else b"<!DOCTYPE html><html>Log in</html>")
+    out = tmp_path / "out"
+    assert run(job_words(own_archive, out)) == 0
+    samples = pq.read_table(out / "samples.parquet").to_pylist()
+    hit = [row for row in samples if granule in row["granules"]]
+    card = json.loads((out / "card.json").read_text())
+    assert hit
+    assert {row["index"] for row in hit} == {row["index"] for row in samples if row["split"] == -1}
+    assert all(granule in row["state"] and "B04" in row["state"] for row in hit)
+    assert all(row["weight"] == 0 for row in hit)
+    assert all(row["state"] == "written" and row["weight"] > 0 for row in samples if row not in hit)
+    assert len(card["store"]["tombstones"]) == len(hit)
+    assert run(["verify", str(out)]) == 0
+
+
+def test_an_fmask_with_impossible_codes_is_refused_and_said(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An interpolated Fmask counts as not seen; the run goes on without the granule and says so."""
+    from geofm_pipeline.simulator import simulate
+
+    out = tmp_path_factory.mktemp("faulty") / "archive"
+    faulty = simulate(
+        out,
+        tiles=["32TNR"],
+        years=[2022],
+        seed=3,
+        extent=(0, 1280, 512, 512),
+        per_year=12,
+        faults=["impossible_fmask"],
+    )
+    assert run(job_words(faulty, tmp_path / "out")) == 0
+    assert "interpolated" in capsys.readouterr().err
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert len(card["screening"]["refused"]) >= 1
+
+
+def test_a_full_disk_loses_nothing_and_a_second_run_continues(archive: Archive, tmp_path: Path) -> None:
+    """No file may grow beyond a limit (the kernel's EFBIG): exit code 7 with the remedy, then the same store."""
+    out, clean = tmp_path / "out", tmp_path / "clean"
+    program = "import sys; from geofm_pipeline.cli import run; sys.exit(run(sys.argv[1:]))"
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    process = subprocess.run(
+        [sys.executable, "-c", program, *job_words(archive, out)], capture_output=True, preexec_fn=limit, check=False
+    )
+    assert process.returncode == 7, process.stderr.decode()
+    assert "free space" in process.stderr.decode()
+    assert run(job_words(archive, out)) == 0
+    assert run(job_words(archive, clean)) == 0
+    assert store_bytes(out) == store_bytes(clean)
+
+
+def test_two_runs_in_one_folder_at_once(archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second is refused and names the first."""
+    from geofm_pipeline.store import writer_lock
+
+    out = tmp_path / "out"
+    with writer_lock(out):
+        assert run(job_words(archive, out)) == 6
+    assert "is being written by process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["verify"], ["verify", "absent"], ["report", "absent"], ["simulate"], []])
+def test_other_commands_name_what_is_missing(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A command without its folder says so; no words at all show the help."""
+    if words:
+        assert run(words) in (2, 6)
+        assert capsys.readouterr().err.startswith("geofm-sample: ")
+    else:
+        with pytest.raises(SystemExit) as stop:
+            run(words)
+        assert stop.value.code == 0
