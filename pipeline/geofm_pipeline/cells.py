@@ -93,8 +93,10 @@ def owned_cells(tiles: Sequence[str], region: Region, *, chip_size: int) -> Owne
     Raises
     ------
     ValueError
-        When a tile id or the chip size is not valid.
+        When there is no tile, or when a tile id or the chip size is not valid.
     """
+    if not tiles:
+        raise ValueError("no tiles are present: ownership needs at least one tile")
     present = _Present(names=tuple(sorted(set(tiles))))
     centres = _centres(present, chip_size)
     owned = present.owners(centres.lon, centres.lat) == centres.tile

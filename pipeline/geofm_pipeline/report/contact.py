@@ -106,7 +106,7 @@ def chosen_rows(units: NDArray[np.uint64], strata: NDArray[np.int32], most: int)
     pools: dict[int, list[int]] = {}
     for row in np.argsort(word).tolist():
         pool = pools.setdefault(int(strata[row]), [])
-        if len(pool) < most:
+        if len(pool) < 8 * most:
             pool.append(row)
     chosen, shown = list[int](), Counter[int]()
     while len(chosen) < most and pools:

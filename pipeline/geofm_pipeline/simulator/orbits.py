@@ -39,8 +39,8 @@ class Orbit:
     inclination_deg: float
     revolutions: float
     """Per day."""
-    solar_hour: float
-    """Local solar time of the pass at middle latitudes."""
+    node_hour: float
+    """Local solar time of the descending equator crossing."""
     scene_deg: float
     """Latitude range over which granules share one sensing time."""
 
@@ -54,7 +54,7 @@ ORBITS: dict[Sensor, Orbit] = {
         half_swath_m=92_500.0,
         inclination_deg=98.2,
         revolutions=14.56,
-        solar_hour=10.6,
+        node_hour=10.2,
         scene_deg=1.6,
     ),
     "S30": Orbit(
@@ -65,7 +65,7 @@ ORBITS: dict[Sensor, Orbit] = {
         half_swath_m=145_000.0,
         inclination_deg=98.6,
         revolutions=14.30,
-        solar_hour=10.9,
+        node_hour=10.5,
         scene_deg=8.0,
     ),
 }
@@ -117,10 +117,10 @@ class Overpass:
         """Sensing time (UTC, whole seconds) that the granule of this window bears in its id."""
         orbit = ORBITS[self.sensor]
         middle = np.array([window.row + window.height // 2])
-        scene = np.round(row_latitude(middle) / orbit.scene_deg) * orbit.scene_deg
-        lon = _track_longitude(orbit, self.track, np.radians(np.clip(scene, -80, 80)))
+        scene = np.clip(np.round(row_latitude(middle) / orbit.scene_deg) * orbit.scene_deg, -80, 80)
+        lon = _track_longitude(orbit, self.track, np.radians(scene))
         jitter = hashed_uniform(self.track, "time", np.array([self.day], dtype=np.uint64)) * 40
-        seconds = (orbit.solar_hour - lon / 15.0) * 3600.0 + jitter
+        seconds = (_solar_hour(orbit, np.radians(scene)) - lon / 15.0) * 3600.0 + jitter
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=self.day, seconds=int(seconds[0] % 86_400))
 
 
@@ -138,8 +138,8 @@ def sun(overpass: Overpass, rows: NDArray[np.int64]) -> Sun:
     """The sun over lattice rows at the pass."""
     day_of_year = date.fromordinal(overpass.day + _EPOCH).timetuple().tm_yday
     declination = np.radians(23.44) * np.sin(2 * np.pi * (day_of_year - 81) / 365.25)
-    hour = np.radians(15.0 * (ORBITS[overpass.sensor].solar_hour - 12.0))
     lat = np.radians(row_latitude(rows))
+    hour = np.radians(15.0 * (_solar_hour(ORBITS[overpass.sensor], lat) - 12.0))
     cosine = np.sin(lat) * np.sin(declination) + np.cos(lat) * np.cos(declination) * np.cos(hour)
     zenith = np.arccos(np.clip(cosine, 0.12, 1.0))  # HLS is not made for the sun below 7°
     east = -np.cos(declination) * np.sin(hour)
@@ -172,9 +172,22 @@ def _touches(sensor: Sensor, track: int, window: Window) -> bool:
 
 def _track_longitude(orbit: Orbit, track: int, lat: NDArray[np.float64]) -> NDArray[np.float64]:
     """Longitude in degrees of a descending track at latitudes in radians."""
-    inclination = np.radians(orbit.inclination_deg)
-    u = np.pi - np.arcsin(np.clip(np.sin(lat) / np.sin(inclination), -1, 1))
-    inertial = np.arctan2(np.cos(inclination) * np.sin(u), np.cos(u)) - np.pi
-    turned = inertial - (u - np.pi) / orbit.revolutions
-    lon = orbit.first_deg + 360.0 * track / orbit.tracks + np.degrees(turned)
+    east, flown = _descent(orbit, lat)
+    lon = orbit.first_deg + 360.0 * track / orbit.tracks + np.degrees(east - flown / orbit.revolutions)
     return np.asarray((lon + 180.0) % 360.0 - 180.0)
+
+
+def _solar_hour(orbit: Orbit, lat: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Local solar time of the pass at latitudes in radians: later in the north, as the orbit leans to the east there."""
+    east, _ = _descent(orbit, lat)
+    return np.asarray(orbit.node_hour + np.degrees(east) / 15.0)
+
+
+def _descent(orbit: Orbit, lat: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(longitude among the stars, angle flown) since the equator on a descending pass, radians; negative flown is
+    before the equator."""
+    inclination = np.radians(orbit.inclination_deg)
+    flown = -np.arcsin(np.clip(np.sin(lat) / np.sin(inclination), -1, 1))
+    u = np.pi + flown
+    east = np.arctan2(np.cos(inclination) * np.sin(u), np.cos(u)) - np.pi
+    return np.asarray((east + np.pi) % (2 * np.pi) - np.pi), flown

@@ -152,10 +152,21 @@ def _is_tile(tile: str) -> bool:
         return False
 
 
+def test_a_region_beside_the_tiles_has_no_cells() -> None:
+    """Tiles that the region does not touch give an empty table and say that all its ground is outside."""
+    owned = owned_cells(["10SFE"], parse_region("10,10,11,11"), chip_size=256)
+    assert owned.table.num_rows == 0
+    assert CELLS.check(owned.table) is not None
+    assert owned.report.coverage.outside == 1
+    assert owned.report.as_dict()["tiles"] == 0
+
+
 def test_a_wrong_tile_or_chip_size_is_refused() -> None:
     """Nothing is skipped silently."""
     with pytest.raises(ValueError, match="99ZZZ"):
         owned_cells(["99ZZZ"], EARTH, chip_size=256)
+    with pytest.raises(ValueError, match="no tiles"):
+        owned_cells([], EARTH, chip_size=256)
     with pytest.raises(ValueError, match="224"):
         owned_cells(["10SFE"], EARTH, chip_size=224)
 
