@@ -40,7 +40,7 @@ lint: $(VENV)/dev.stamp ## ruff, mypy, pyright and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 check: lint test test-heavy check-demo ## everything that CI runs

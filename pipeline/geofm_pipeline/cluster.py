@@ -56,14 +56,18 @@ class InProcess:
     def run(self, task: Callable[[A], R], arguments: Sequence[A]) -> Iterator[tuple[int, R]]:
         """Yield (position, result) in order."""
         for position, argument in enumerate(arguments):
-            for attempt in range(TRANSIENT_RETRIES + 1):
-                try:
-                    result = task(argument)
-                    break
-                except BlockReadError as error:
-                    if not error.transient or attempt == TRANSIENT_RETRIES:
-                        raise
-            yield position, result
+            yield position, _patiently(task, argument)
+
+
+def _patiently(task: Callable[[A], R], argument: A) -> R:
+    """Call a task, again after a transient fault."""
+    for _ in range(TRANSIENT_RETRIES):
+        try:
+            return task(argument)
+        except BlockReadError as error:
+            if not error.transient:
+                raise
+    return task(argument)
 
 
 @contextlib.contextmanager
@@ -115,7 +119,7 @@ def _check_workers(client: Client, scheduler: str) -> None:
             f"the Dask scheduler at {scheduler} has no workers; start some with `dask worker {scheduler}`"
         ) from error
     try:
-        theirs = client.run(versions)
+        theirs: dict[str, dict[str, str]] = client.run(versions)  # pyright: ignore[reportAssignmentType]  # not async
     except ModuleNotFoundError as error:
         raise ClusterError(f"the workers of {scheduler} cannot import geofm ({error}); install it there") from error
     ours = versions()
@@ -134,7 +138,8 @@ class DaskRunner:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self.workers = max(1, sum(client.nthreads().values()))
+        threads: dict[str, int] = client.nthreads()  # pyright: ignore[reportAssignmentType]  # not async
+        self.workers = max(1, sum(threads.values()))
         self.dashboard: str | None = client.dashboard_link
 
     def run(self, task: Callable[[A], R], arguments: Sequence[A]) -> Iterator[tuple[int, R]]:
@@ -189,7 +194,7 @@ class DaskRunner:
 
 def _result(future: Future) -> R:  # type: ignore[type-var]  # futures are untyped; the caller knows R
     from distributed import CancelledError
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
 
     try:
         result: R = future.result()

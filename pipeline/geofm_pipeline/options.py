@@ -12,7 +12,12 @@ from typing import get_type_hints
 
 import docstring_parser
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, set_loader
+from jsonargparse import (
+    ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage]  # its own documentation imports it from here
+    ArgumentError,
+    ArgumentParser,
+    set_loader,
+)
 
 from geofm_pipeline.config import SampleConfig
 from geofm_pipeline.errors import InputError

@@ -85,7 +85,7 @@ class RasterInfo:
 
 def raster_info(href: str) -> RasterInfo:
     """Facts of the first band of a raster (path or URL); raises OSError when GDAL cannot open it."""
-    with rasterio.open(href) as source:
+    with _quiet(href), rasterio.open(href) as source:
         indexed = ColorInterp.palette in source.colorinterp[:1]
         return RasterInfo(
             height=source.height,
@@ -110,7 +110,8 @@ class RasterLevel:
     """
 
     def __init__(self, href: str, *, level: int | None = None) -> None:
-        self._source = rasterio.open(href) if level is None else rasterio.open(href, overview_level=level)
+        with _quiet(href):
+            self._source = rasterio.open(href) if level is None else rasterio.open(href, overview_level=level)
         self.height, self.width = int(self._source.height), int(self._source.width)
         self.transform: Transform = tuple(self._source.transform)[:6]
 
@@ -130,6 +131,11 @@ def read_window(href: str, *, row: int, col: int, height: int, width: int) -> ND
         return level.read(row=row, col=col, height=height, width=width)
     finally:
         level.close()
+
+
+def _quiet(href: str) -> rasterio.Env:
+    """GDAL settings of one open: a web server is not asked for folder listings and side files."""
+    return rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if "://" in href else rasterio.Env()
 
 
 def _temporary_beside(path: Path) -> Path:

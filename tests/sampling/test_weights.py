@@ -10,7 +10,7 @@ from geofm_sampling.weights import sample_weights
 
 def test_weights_add_up_to_the_populations_they_describe() -> None:
     """Design weights sum to the observable units expanded from the look, full weights to the frame."""
-    # Stratum 0: 100 units, 50 looked at, 20 observable, 10 drawn. Stratum 1: 40 units, all looked at, 8 observable, 8 drawn.
+    # Stratum 0: 100 units, 50 looked at, 20 observable, 10 drawn. Stratum 1: 40, 40, 8 and 8.
     stratum = np.repeat([0, 1], [10, 8]).astype(np.int32)
     pi_star = np.repeat([50 / 100 * 10 / 20, 1.0], [10, 8])
     written = np.ones(18, dtype=bool)

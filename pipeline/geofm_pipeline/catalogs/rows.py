@@ -1,8 +1,8 @@
 """From items of any dialect to the SceneTable: judged, filtered, de-duplicated, sorted.
 
 Tile, sensor and time come from the granule id, hrefs from one template per row with overrides where an asset
-strays, so every dialect gives the same rows for the same granules. About 60 µs per item; only rows that are kept
-stay in memory.
+strays, so every dialect gives the same rows for the same granules. About 90 µs per item; only rows that are kept
+stay in memory, 270 bytes each.
 """
 
 from __future__ import annotations

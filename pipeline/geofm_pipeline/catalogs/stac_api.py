@@ -24,8 +24,9 @@ from geofm_pipeline.region import Region
 from geofm_pipeline.years import Years
 
 DIALECT = "STAC API"
-COLLECTIONS = ("HLSL30_2.0", "HLSS30_2.0", "hls2-l30", "hls2-s30", "HLSL30.v2.0", "HLSS30.v2.0")
-"""Ids under which services keep the two products; those a service has are searched, else all its collections."""
+COLLECTIONS = (("HLSL30_2.0", "HLSS30_2.0"), ("hls2-l30", "hls2-s30"), ("HLSL30.v2.0", "HLSS30.v2.0"))
+"""Pairs of ids under which services keep the two products (NASA, Planetary Computer, older NASA): the first pair of
+which a service has at least one is searched, all its collections where it has none."""
 PAGE_SIZE = 100  # CMR-STAC caps it there without a word
 _TIMEOUT_S = (20.0, 120.0)  # connect, read: CMR-STAC takes tens of seconds for a page on a bad day
 _EPOCH = date(1970, 1, 1)
@@ -86,16 +87,21 @@ class StacApi:
         return "; ".join(said)
 
     def _known_collections(self) -> dict[str, Mapping[str, object]]:
-        found: dict[str, Mapping[str, object]] = {}
-        for name in COLLECTIONS:
-            try:
-                found[name] = mapping(json.loads(self._io.request(f"{self.url.rstrip('/')}/collections/{name}")))
-            except APIError as error:
-                if error.status_code not in (400, 404):
-                    raise _unreadable(self.url, error) from error
-            except ValueError as error:
-                raise _unreadable(self.url, error) from error
-        return found
+        for pair in COLLECTIONS:
+            found = {name: document for name in pair if (document := self._collection(name)) is not None}
+            if found:
+                return found
+        return {}
+
+    def _collection(self, name: str) -> Mapping[str, object] | None:
+        try:
+            return mapping(json.loads(self._io.request(f"{self.url.rstrip('/')}/collections/{name}")))
+        except APIError as error:
+            if error.status_code in (400, 404):
+                return None
+            raise _unreadable(self.url, error) from error
+        except ValueError as error:
+            raise _unreadable(self.url, error) from error
 
     def _search(
         self, box: Box, first: int, last: int, collection: str | None, progress: Callable[[str], None] | None

@@ -32,6 +32,7 @@ class View:
     """One date of a chip."""
 
     day: str
+    """Sensing day in words."""
     sensor: str
     """`Landsat`, `Sentinel-2` or empty."""
     share: float
@@ -47,12 +48,19 @@ class ChipCard:
     """One chip of the sheet."""
 
     unit: str
+    """Packed unit id."""
     tile: str
+    """MGRS tile, from the unit id."""
     place: str
+    """Latitude and longitude in words, empty where the frame is not there."""
     stratum: str
+    """Stratum in words."""
     colour: str
+    """Colour of its land-cover group."""
     views: Sequence[View]
+    """Its first MOST_DATES dates."""
     more_dates: int
+    """Dates that are not shown."""
     index: int
     """Sample index in the store."""
 
@@ -62,7 +70,9 @@ class ContactSheet:
     """The chips shown, those to unfold, and how many there are in all."""
 
     first: Sequence[ChipCard]
+    """Shown at once, at most UNFOLDED."""
     folded: Sequence[ChipCard]
+    """Shown on demand."""
     total: int
     """Written chips of the store."""
     unreadable: Sequence[str]
@@ -70,6 +80,7 @@ class ContactSheet:
 
     @property
     def chips(self) -> Sequence[ChipCard]:
+        """All chips of the sheet."""
         return [*self.first, *self.folded]
 
 

@@ -17,10 +17,15 @@ class BandLine:
     """Statistics of one band over valid pixels of the training split."""
 
     name: str
+    """Canonical name in words."""
     mean: float | None
+    """Reflectance."""
     std: float | None
+    """Standard deviation, reflectance."""
     nonpositive: float | None
+    """Share of valid pixels with a value of 0 or below."""
     count: int | None
+    """Valid pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +33,26 @@ class ReadPanel:
     """What reading the pixels cost."""
 
     requests: int
+    """Range requests for blocks of pixels."""
     opens: int
+    """Range requests for file headers."""
     retries: int
+    """Requests repeated after transient faults."""
     requested: float
+    """Bytes asked for."""
     needed: float
+    """Bytes of the blocks that hold a wanted pixel."""
     chips: int
+    """Written chips."""
 
     @property
     def wasted(self) -> float:
+        """Bytes requested and not needed."""
         return max(0.0, self.requested - self.needed)
 
     @property
     def overhead(self) -> float | None:
+        """Bytes requested per byte needed."""
         return self.requested / self.needed if self.needed else None
 
 

@@ -22,12 +22,15 @@ class CalendarLine:
     """One sensor in one year."""
 
     year: int
+    """Calendar year (UTC)."""
     sensor: str
+    """Sensor in words."""
     months: Sequence[int]
     """Dates used in each of the twelve months."""
 
     @property
     def total(self) -> int:
+        """Dates of the year."""
         return sum(self.months)
 
 
@@ -36,17 +39,21 @@ class DatesPanel:
     """What the section on dates shows."""
 
     lines: Sequence[CalendarLine]
+    """By year and sensor."""
     top: int
     """Largest number of the calendar, for shading."""
     dates: int
+    """Dates of all chips."""
     clear: Markup
     """Histogram of the clear share."""
     mean_clear: float
+    """Mean clear share of all dates."""
     as_written: bool
     """Whether the shares were measured on the written pixels, else by screening."""
     below: int | None
     """Dates below the wanted share as written, which stay in the store."""
     min_clear: float | None
+    """Clear share that was asked for."""
 
 
 def dates_panel(folder: Folder) -> DatesPanel | None:

@@ -30,6 +30,7 @@ KM_PER_DEGREE = 111.32
 _STEPS = (0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0)
 _KM_STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _LABELLED_TILES, _OUTLINED_TILES = 30, 150
+_ROOM = 56.0  # map units that the name of a tile takes
 Floats = NDArray[np.float64]
 
 
@@ -110,8 +111,10 @@ class Sheet:
         lon = self.west + (np.arange(columns) + 0.5) / columns * (self.east - self.west)
         grid_lon, grid_lat = (grid.ravel() for grid in np.meshgrid(lon, lat))
         tree = cKDTree(_on_sphere(self.lon, self.lat))
-        nearest = np.asarray(tree.query(_on_sphere(grid_lon, grid_lat), k=2)[1])
         reach = max(self.edge_km / KM_PER_DEGREE * 0.52, 0.6 * (self.north - self.south) / rows)
+        # The bound keeps wide sheets with little ground fast; what lies beyond it comes back as no cell.
+        bound = float(np.radians(1.5 * reach))
+        nearest = np.asarray(tree.query(_on_sphere(grid_lon, grid_lat), k=2, distance_upper_bound=bound)[1])
         found = np.full(grid_lon.size, -1, dtype=np.int64)
         for candidate in nearest.T:  # near the seam of two tiles the nearest centre need not be the cell's own
             known = candidate < self.lon.size
@@ -137,21 +140,31 @@ class Sheet:
         )
 
     def _tiles(self) -> list[Markup]:
-        if len(self.tiles) > _OUTLINED_TILES:
-            return []
+        """Outlines of the tiles, none where they would cover the map."""
         drawn = []
-        for tile in self.tiles:
-            for ring in tile_polygon(tile).geoms:
-                xy = np.asarray(ring.exterior.coords)
-                lon = xy[:, 0] + 360.0 * np.round((self.lon.mean() - xy[:, 0].mean()) / 360.0)
-                x, y = self.x(lon), self.y(xy[:, 1])
-                points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-                drawn.append(svg.element("polygon", points=points, class_="tile"))
-                if len(self.tiles) <= _LABELLED_TILES:
-                    # Beside the upper-left corner, inside: neighbouring tiles overlap at their edges.
-                    left, top = max(float(x.min()), 0.0) + 6, max(float(y.min()), 0.0) + 14
-                    drawn.append(svg.text(left, top, tile, class_="tile-name"))
+        for x, y in self._outlines if len(self.tiles) <= _OUTLINED_TILES else ():
+            points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+            drawn.append(svg.element("polygon", points=points, class_="tile"))
         return drawn
+
+    def _tile_names(self) -> list[Markup]:
+        """Names of a few tiles: inside their upper-left corner, above them where they are small."""
+        drawn = []
+        for tile, (x, y) in zip(self.tiles, self._outlines, strict=True) if len(self.tiles) <= _LABELLED_TILES else ():
+            left, right, top = max(float(x.min()), 0.0), min(float(x.max()), self.width), max(float(y.min()), 0.0)
+            if right - left > _ROOM:
+                drawn.append(svg.text(left + 6, top + 14, tile, class_="tile-name"))
+            else:
+                middle = min(max((left + right) / 2, _ROOM / 2), self.width - _ROOM / 2)
+                drawn.append(svg.text(middle, max(top - 4, 10.0), tile, anchor="middle", class_="tile-name"))
+        return drawn
+
+    @cached_property
+    def _outlines(self) -> list[tuple[Floats, Floats]]:
+        """Map units of each tile's outline, one ring per tile."""
+        rings = [np.asarray(tile_polygon(tile).geoms[0].exterior.coords) for tile in self.tiles]
+        turns = [360.0 * np.round((self.lon.mean() - ring[:, 0].mean()) / 360.0) for ring in rings]
+        return [(self.x(ring[:, 0] + turn), self.y(ring[:, 1])) for ring, turn in zip(rings, turns, strict=True)]
 
     def _graticule(self, axis: Literal["lon", "lat"]) -> list[Markup]:
         low, high = (self.west, self.east) if axis == "lon" else (self.south, self.north)
@@ -180,7 +193,7 @@ class Sheet:
             svg.line(left, y, right, y, "scale"),
             svg.line(left, y - 4, left, y + 4, "scale"),
             svg.line(right, y - 4, right, y + 4, "scale"),
-            svg.text(left - 8, y + 4, f"{length:,} km", anchor="end"),
+            svg.text(left - 8, y + 4, f"{words.number(length)} km", anchor="end"),
         ]
 
     def page(self, title: str, children: list[Markup]) -> Markup:
@@ -188,7 +201,7 @@ class Sheet:
         left, top, bottom = 56.0, 6.0, 44.0
         border = svg.element("rect", x=0.0, y=0.0, width=self.width, height=self.height, class_="map-edge")
         inside = svg.element("svg", *children, *self._tiles(), width=self.width, height=self.height)  # clips
-        lines = [*self._graticule("lon"), *self._graticule("lat"), *self._scale_bar(), border]
+        lines = [*self._graticule("lon"), *self._graticule("lat"), *self._scale_bar(), border, *self._tile_names()]
         moved = svg.group([inside, *lines], transform=f"translate({left + (WIDTH - self.width) / 2:.1f} {top:g})")
         return svg.picture(WIDTH + left + 8, self.height + top + bottom, title, [moved], class_="figure map")
 

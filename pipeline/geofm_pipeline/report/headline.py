@@ -17,8 +17,11 @@ class Figure:
     """A headline figure."""
 
     value: str
+    """The figure in words."""
     label: str
+    """What it counts."""
     note: str = ""
+    """What it should be compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +29,11 @@ class Step:
     """One step of the funnel."""
 
     name: str
+    """What happened, e.g. `looked at`."""
     count: int
+    """Units."""
     meaning: str
+    """The same in plain words."""
     share: float | None = None
     """Of the step before; None for the first."""
     losses: Sequence[tuple[str, int]] = ()

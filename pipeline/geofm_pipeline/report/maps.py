@@ -47,8 +47,11 @@ class Entry:
     """One line of a legend."""
 
     label: str
+    """What the colour means."""
     colour: str
+    """Colour of the swatch, #rrggbb."""
     figure: str = ""
+    """How much there is of it, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +59,13 @@ class Map:
     """A map with its title, legend and the sentence on how to read it."""
 
     title: str
+    """What the map shows."""
     reading: str
+    """How to read it."""
     picture: Markup
+    """The map as inline SVG."""
     legend: Sequence[Entry]
+    """Colours; empty where `ramp` is the legend."""
     ramp: tuple[str, str] | None = None
     """Words for both ends of RAMP where the legend is one."""
 

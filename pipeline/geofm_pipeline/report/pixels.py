@@ -16,8 +16,8 @@ from geofm_pipeline.report.geography import data_uri
 EDGE = 176
 """Edge of a picture in pixels; larger chips are averaged down, smaller ones keep their pixels."""
 RGB = tuple(BANDS.index(name) for name in ("red", "green", "blue"))
-GAMMA = 1 / 1.7
-"""Brightens dark vegetation and water as eyes do."""
+MIDDLE, GAMMAS = 0.40, (0.42, 0.72)
+"""Brightness that the median pixel should have, and the exponents allowed for it: forest and water are dark."""
 NO_DATA = (128, 128, 128)
 MASKED = (255, 64, 160)
 """A pink that no landscape has."""
@@ -26,10 +26,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """Reflectance that becomes black and white."""
+    """Reflectance that becomes black and white, and the exponent between them."""
 
     low: float
     high: float
+    gamma: float
 
 
 def chip_stretch(image: NDArray[np.int16], fmask: NDArray[np.uint8], rule: MaskRule) -> Stretch:
@@ -42,10 +43,12 @@ def chip_stretch(image: NDArray[np.int16], fmask: NDArray[np.uint8], rule: MaskR
     chosen = bare if bare.mean() > 0.02 else good if good.any() else (image != FILL).all(axis=1)
     values = image[:, RGB].transpose(1, 0, 2, 3)[:, chosen] * SCALE
     if not values.size:
-        return Stretch(low=0.0, high=0.3)
-    low, high = np.percentile(values, [1.0, 99.0])
-    low = float(np.clip(low, 0.0, 0.08)) * 0.8
-    return Stretch(low=low, high=float(np.clip(high, low + 0.10, 0.45)))
+        return Stretch(low=0.0, high=0.3, gamma=0.6)
+    least, median, most = np.percentile(values, [1.0, 50.0, 98.5])
+    low = float(np.clip(least, 0.0, 0.08)) * 0.8
+    high = float(np.clip(most, low + 0.10, 0.45))
+    level = float(np.clip((median - low) / (high - low), 0.01, 0.99))
+    return Stretch(low=low, high=high, gamma=float(np.clip(np.log(MIDDLE) / np.log(level), *GAMMAS)))
 
 
 def true_colour(image: NDArray[np.int16], stretch: Stretch) -> Image.Image:
@@ -53,9 +56,9 @@ def true_colour(image: NDArray[np.int16], stretch: Stretch) -> Image.Image:
     missing = (image == FILL).any(axis=0)
     reflectance = image[list(RGB)].astype(np.float64) * SCALE
     level = np.clip((reflectance - stretch.low) / (stretch.high - stretch.low), 0.0, None)
-    # Up to 0.9 as it is, beyond that bent towards 1: clouds keep their texture.
-    bent = np.where(level <= 0.9, level, 1.0 - 0.1 / (1.0 + np.maximum(level - 0.9, 0.0) * 2.5))
-    rgb = np.round(255 * np.clip(bent, 0, 1) ** GAMMA).astype(np.uint8).transpose(1, 2, 0)
+    # Up to 0.75 as it is, beyond that bent towards 1: clouds and snow keep their texture.
+    bent = np.where(level <= 0.75, level, 1.0 - 0.25 * np.exp((0.75 - level) / 0.7))
+    rgb = np.round(255 * np.clip(bent, 0, 1) ** stretch.gamma).astype(np.uint8).transpose(1, 2, 0)
     rgb[missing] = NO_DATA
     return _shrunk(Image.fromarray(rgb))
 

@@ -19,10 +19,15 @@ class Spread:
     """Quantiles of a probability or weight over the drawn units."""
 
     name: str
+    """Symbol or column."""
     meaning: str
+    """What it is, in plain words."""
     low: str
+    """Smallest value."""
     middle: str
+    """Median."""
     high: str
+    """Largest value."""
 
 
 @dataclass(frozen=True, kw_only=True)

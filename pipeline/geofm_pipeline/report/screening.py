@@ -29,10 +29,13 @@ class Odd:
     """A granule whose catalogue figure misleads."""
 
     granule: str
+    """Granule id."""
     catalogue: str
+    """Cloud cover in the catalogue, in words."""
     measured: str
-    coverage: str
+    """Cloud cover of the mask, in words."""
     why: str
+    """What is odd about it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +43,21 @@ class ScreeningPanel:
     """What the screening section shows."""
 
     granules: int
+    """Granules whose mask was asked for."""
     read_bytes: float | None
+    """Bytes of those masks."""
     causes: Sequence[tuple[str, Sequence[str], int]]
     """(cause, some granules, number of granules) of what was refused, most frequent first."""
     refused: int
+    """Granules that could not be used."""
     scatter: Markup | None
     """Catalogue against measured cloud; None without catalogue figures."""
     compared: int
+    """Granules with both figures."""
     odd: Sequence[Odd]
+    """The worst of those that stand out, at most MOST_LISTED."""
     odd_total: int
+    """All that stand out."""
 
 
 def screening_panel(folder: Folder) -> ScreeningPanel | None:
@@ -112,7 +121,6 @@ class _Pairs:
                 granule=str(self.granule[i]),
                 catalogue=f"{self.catalogue[i]:.0f} %",
                 measured=f"{self.measured[i]:.0f} %",
-                coverage=f"{self.coverage[i]:.0f} %",
                 why=self._why(i),
             )
             for i in order.tolist()

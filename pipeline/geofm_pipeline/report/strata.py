@@ -15,8 +15,8 @@ from geofm_sampling.unit import SEASONS
 
 COLLAPSE = 60
 """Strata above which the table shows land-cover groups first and folds the strata away."""
-MOST_LINES = 40
-"""Lines of the matrices."""
+MOST_LINES = 20
+"""Classes above which the two matrices show land-cover groups instead."""
 MOST_ROWS = 600
 """Rows of the folded table; the tables of the folder hold all."""
 

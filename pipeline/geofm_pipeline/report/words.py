@@ -54,7 +54,12 @@ _SPARE_COLOURS = ("#8c6bb1", "#e08e45", "#6a9fb5", "#b5658a", "#7f9f3f", "#d6b4a
 GLOSSARY = (
     ("Unit", "One square of ground, the size of a chip, in one season of one year: what is drawn or not drawn."),
     ("Chip", "The pixels of a drawn unit: several dates, six spectral bands and the quality mask of each date."),
-    ("Stratum", "A group of similar units: same land cover, same climate, same season. Each stratum has its own draw."),
+    (
+        "Stratum",
+        "A group of similar units: same land cover, same climate, same season. Each stratum has its own draw. The "
+        "tables name it like tree/c3/s2: trees, climate 3, season 2 (the warmest quarter, or the wettest where it is "
+        "always warm).",
+    ),
     ("Frame", "The list of all units that could be drawn."),
     ("Observable", "A unit with enough clear dates at the right intervals. A fixed rule, not an opinion."),
     ("π₁", "First-phase inclusion probability: the chance, known beforehand, that a unit is looked at."),
@@ -82,10 +87,10 @@ SEASON_NAMES = ("low season", "rising season", "peak season", "falling season")
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """A number with thousands separated by thin spaces, `–` for None."""
+    """A number with thousands separated by commas, `–` for None."""
     if value is None:
         return "–"
-    return f"{round(value, digits) + 0.0:,.{digits}f}".replace(",", "\u202f").replace("-", "\u2212")
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "\u2212")
 
 
 def share(part: float | None, whole: float | None) -> str:
@@ -94,9 +99,11 @@ def share(part: float | None, whole: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share of 1 as `12 %` or `0.4 %`; small shares keep a digit, and almost all is not all."""
+    """A share of 1 as `12 %` or `0.4 %`; small shares keep a digit, almost all is not all, a trace not nothing."""
     if value is None or not np.isfinite(value):
         return "–"
+    if 0 < value < 0.0005:
+        return "<\u202f0.1\u202f%"
     if 0.99 < value < 1:
         return f"{np.floor(value * 1000) / 10:.1f}\u202f%"
     return f"{100 * value:.1f}\u202f%" if 0 < value < 0.0995 else f"{100 * value:.0f}\u202f%"

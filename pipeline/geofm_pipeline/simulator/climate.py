@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from geofm_pipeline.simulator.noise import Field
+from geofm_pipeline.simulator.noise import Field, as_field
 from geofm_pipeline.simulator.orbits import row_latitude
 from geofm_sampling.hashing import hashed_uniform
 
@@ -103,7 +103,7 @@ def seasons(seed: int, belt: int, year: int) -> Seasons:
     cooling = np.arange(HEAT_LEVELS, dtype=np.float32) * np.float32(HEAT_STEP)
     temperature = (air[:, :1] - cooling).astype(np.float32)
     rain = (air[:, 1:] * wetness_of_relief(np.clip(cooling / 12, 0, 1))).astype(np.float32)
-    warmth, chill = _degree_days(temperature, north=lat >= 0)
+    warmth, chill = _degree_days(temperature, lat)
     this = slice(_DAYS, 2 * _DAYS)
     spring = temperature[_DAYS + 75 : _DAYS + 150].mean(axis=0) if lat >= 0 else temperature[-120:-60].mean(axis=0)
     shift = np.broadcast_to(np.clip(3.5 * (spring - 14.5), -45, 45), (_DAYS, HEAT_LEVELS))
@@ -130,13 +130,17 @@ def _daily(seed: int, lat: float, year: int) -> NDArray[np.float64]:
     return np.stack([np.interp(days, middles, column) for column in np.array(values).T], axis=1)
 
 
-def _degree_days(temperature: Field, *, north: bool) -> tuple[Field, Field]:
-    """Growing degree days since midwinter and chilling degree days since late summer, [2 × 366, heights]."""
-    midwinter, late_summer = (0, 225) if north else (181, 45)
+def _degree_days(temperature: Field, lat: float) -> tuple[Field, Field]:
+    """Growing degree days since midwinter and chilling degree days since late summer, [2 × 366, heights].
+
+    Towards the equator, where there is no winter, plants neither wait for warmth nor lose their leaves to chill.
+    """
+    midwinter, late_summer = (0, 225) if lat >= 0 else (181, 45)
+    winter = min(abs(lat) / 22.0, 1.0)
     warmth = _accumulate(np.maximum(temperature - 5, 0), midwinter)
     chill = _accumulate(np.maximum(13 - temperature, 0), late_summer)
     autumn = (np.arange(len(temperature)) - late_summer) % _DAYS < (midwinter - late_summer) % _DAYS
-    return warmth, chill * autumn[:, None].astype(np.float32)
+    return as_field(warmth + 600 * (1 - winter)), as_field(chill * winter * autumn[:, None])
 
 
 def _accumulate(daily: Field, start: int) -> Field:

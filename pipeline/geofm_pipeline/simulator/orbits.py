@@ -178,7 +178,7 @@ def _track_longitude(orbit: Orbit, track: int, lat: NDArray[np.float64]) -> NDAr
 
 
 def _solar_hour(orbit: Orbit, lat: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Local solar time of the pass at latitudes in radians: later in the north, as the orbit leans to the east there."""
+    """Local solar time of the pass at latitudes in radians: later in the north, where the orbit lies further east."""
     east, _ = _descent(orbit, lat)
     return np.asarray(orbit.node_hour + np.degrees(east) / 15.0)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -24,7 +23,7 @@ from geofm_pipeline.workspace import Workspace, commit_table, committed, file_di
 from geofm_pipeline.years import Years
 from geofm_sampling import Design, PlanRecord, build_frame, draw_master, fit_strata, plan_record
 from geofm_sampling.tables import FRAME, LAND_COVER_PREFIX, PLAN, WEATHER_PREFIX
-from geofm_sampling.unit import TILE_PIXELS
+from geofm_sampling.unit import SEASONS, TILE_PIXELS
 
 EMPTY_GROUND = 0.0
 """A cell with no land cover at all (the open sea in WorldCover and its like) is declared out of the frame."""
@@ -149,12 +148,13 @@ def _with_ground(cells: pa.Table) -> pa.Table:
 def _write_frame(space: Workspace, frame: pa.Table, cells: pa.Table) -> None:
     """One file per tile with the cells' covariates; rows are in order of the unit id, so a tile's rows lie together."""
     tiles = frame["tile"].to_numpy(zero_copy_only=False)
+    cell_tiles = cells["tile"].to_numpy(zero_copy_only=False)
     starts = np.flatnonzero(np.r_[True, tiles[1:] != tiles[:-1]])
     for old in space.frame.glob("*.parquet"):
         old.unlink()
     for start, stop in zip(starts, np.r_[starts[1:], len(tiles)], strict=True):
         tile = str(tiles[start])
-        part = _with_covariates(frame.slice(start, stop - start), cells.filter(pc.equal(cells["tile"], tile)))
+        part = _with_covariates(frame.slice(start, stop - start), cells.filter(pa.array(cell_tiles == tile)))
         write_parquet(space.frame / f"{tile}.parquet", FRAME.check(part))
 
 
@@ -195,10 +195,10 @@ def _note_plan(
     card: Card, progress: Progress, frame: pa.Table, cells: pa.Table, plan: pa.Table, design: Design, digest: str
 ) -> None:
     record = plan_record(plan)
-    seasons = pc.value_counts(frame["season"]).to_pylist()
+    seasons = np.bincount(frame["season"].to_numpy(), minlength=SEASONS)
     facts = {
         "units": frame.num_rows,
-        "seasons": {str(entry["values"]): entry["counts"] for entry in seasons},
+        "seasons": {str(season): int(count) for season, count in enumerate(seasons)},
         "strata": int((record.frame_units > 0).sum()),
         "covariates": _covariates(cells),
     }
@@ -207,7 +207,7 @@ def _note_plan(
     _say(record.notes, progress, card)
     progress.say(
         f"plan: {frame.num_rows:,} units in {facts['strata']} strata, {plan.num_rows:,} ranked, "
-        f"{pc.sum(plan['first_look']).as_py():,} in the first look"
+        f"{int(record.first_look.sum()):,} in the first look"
     )
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -42,7 +41,7 @@ class Responded:
     @property
     def drawn(self) -> pa.Table:
         """The drawn rows in order of (shard, row), which is the order of the store."""
-        chosen = self.table.filter(pc.greater_equal(self.table["shard"], 0))
+        chosen = self.table.filter(pa.array(self.table["shard"].to_numpy() >= 0))
         return chosen.sort_by([("shard", "ascending"), ("row", "ascending")])
 
 
@@ -78,7 +77,7 @@ def _respond_anew(
     found = respond(planned.plan, planned.frame, design, _look(screening, planned.frame, design))
     _note_screening(card, progress, screening)
     _note_response(card, progress, design, found)
-    drawn = np.asarray(pc.equal(found.table["state"], "drawn"))
+    drawn = found.table["state"].to_numpy(zero_copy_only=False) == "drawn"
     if not drawn.any():
         raise NothingFoundError(_why_nothing(found, design))
     table = _with_places(found.table, drawn, config)
@@ -129,13 +128,13 @@ def _with_places(table: pa.Table, drawn: NDArray[np.bool_], config: SampleConfig
 def _note_screening(card: Card, progress: Progress, screening: Screening) -> None:
     facts = screening.facts()
     card.set("screening", facts)
-    table = screening.granules()
-    unusable = table.filter(pc.not_equal(table["state"], OK)).select(["granule_id", "state"]).to_pylist()
+    granules = screening.granules().select(["granule_id", "state"]).to_pylist()
+    unusable = [row for row in granules if row["state"] != OK]
     for row in unusable[:SHOWN]:
         progress.say(f"respond: {row['granule_id']} Fmask cannot be used: {row['state']}")
     if unusable:
         sentence = (
-            f"The Fmask of {len(unusable):,} of {table.num_rows:,} granules cannot be used; they count as not seen."
+            f"The Fmask of {len(unusable):,} of {len(granules):,} granules cannot be used; they count as not seen."
         )
         if card.say(sentence):
             progress.say(f"respond: {sentence}")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from collections import Counter
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from geofm_pipeline.card import Card
 from geofm_pipeline.catalogs import find_scenes
 from geofm_pipeline.progress import Progress
-from geofm_pipeline.scenes import SCENES
+from geofm_pipeline.scenes import SCENES, sensing_days
 from geofm_pipeline.stages.inputs import Inputs
 from geofm_pipeline.workspace import Workspace, commit_table, committed
 
@@ -33,18 +33,12 @@ def search(space: Workspace, inputs: Inputs, progress: Progress, card: Card) -> 
 
 
 def _facts(scenes: pa.Table) -> dict[str, object]:
-    counts = pc.value_counts(scenes["sensor"].cast(pa.string())).to_pylist()
-    days = scenes["time"].cast(pa.date32())
+    days = sensing_days(scenes)
     return {
         "granules": scenes.num_rows,
-        "by_sensor": {entry["values"]: entry["counts"] for entry in counts},
+        "by_sensor": dict(Counter(scenes["sensor"].to_pylist())),
         "tiles": sorted(set(scenes["tile"].to_pylist())),
-        "first_day": str(pc.min(days).as_py()),
-        "last_day": str(pc.max(days).as_py()),
-        "missing_assets": int(pc.sum(pc.list_value_length(scenes["missing"])).as_py() or 0),
+        "first_day": str(np.datetime64(int(days.min()), "D")),
+        "last_day": str(np.datetime64(int(days.max()), "D")),
+        "missing_assets": sum(len(missing or ()) for missing in scenes["missing"].to_pylist()),
     }
-
-
-def day_text(day: int) -> str:
-    """Days since 1970-01-01 as YYYY-MM-DD."""
-    return str(date(1970, 1, 1) + timedelta(day))

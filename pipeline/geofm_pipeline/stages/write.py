@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from geofm_pipeline.chips import ChipRequest
 from geofm_pipeline.cluster import Runner
@@ -93,8 +92,9 @@ def chip_requests(drawn: pa.Table, scenes: pa.Table) -> list[ChipRequest]:
 
     Chips share the SceneRef of a granule, so that a group of them pickles small.
     """
-    used = pa.array(sorted(set(drawn["granules"].combine_chunks().flatten().to_pylist())))
-    known = {ref.granule_id: ref for ref in scene_refs(scenes.filter(pc.is_in(scenes["granule_id"], used)))}
+    used = {granule for granules in drawn["granules"].to_pylist() for granule in granules}
+    wanted = scenes.filter(pa.array([granule in used for granule in scenes["granule_id"].to_pylist()], pa.bool_()))
+    known = {ref.granule_id: ref for ref in scene_refs(wanted)}
     units = drawn["unit"].to_numpy()
     fields = unpack_units(units)
     return [

@@ -170,7 +170,16 @@ def test_ticks_are_few_round_and_reach_the_top(top: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0 %"), (0.004, "0.4 %"), (0.5, "50 %"), (0.9999, "99.9 %"), (1.0, "100 %"), (None, "–")]
+    ("value", "text"),
+    [
+        (0.0, "0 %"),
+        (0.0001, "< 0.1 %"),
+        (0.004, "0.4 %"),
+        (0.5, "50 %"),
+        (0.9999, "99.9 %"),
+        (1.0, "100 %"),
+        (None, "–"),
+    ],
 )
 def test_almost_all_is_not_all(value: float | None, text: str) -> None:
     """Shares round as a reader expects, but 99.99 % is never written as 100 %, nor a trace as nothing."""
