@@ -22,7 +22,7 @@ from geofm_pipeline.stages.publish import publish
 from geofm_pipeline.stages.respond import Responded, make_response
 from geofm_pipeline.stages.search import search
 from geofm_pipeline.stages.write import chip_requests, write
-from geofm_pipeline.store import StoreSpec, VerifyReport, create, writer_lock
+from geofm_pipeline.store import StoreSpec, VerifyReport, create, remove_leftovers, writer_lock
 from geofm_pipeline.workspace import Workspace, open_workspace
 from geofm_sampling import Design
 
@@ -96,6 +96,7 @@ class _Job:
         requests = chip_requests(responded.drawn, scenes)
         spec = self._spec(planned, responded)
         create(self.space.store, spec)
+        remove_leftovers(self.space.work / "parts")
         write(self.space.store, spec, self.space.work, requests, runner, self.progress)
         summary = publish(self.space, spec, planned, responded, requests, self.card)
         self.progress.say(
