@@ -142,7 +142,7 @@ class Sheet:
     def _tiles(self) -> list[Markup]:
         """Outlines of the tiles, none where they would cover the map."""
         drawn = []
-        for x, y in self._outlines if len(self.tiles) <= _OUTLINED_TILES else ():
+        for _, x, y in self._outlines if len(self.tiles) <= _OUTLINED_TILES else ():
             points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
             drawn.append(svg.element("polygon", points=points, class_="tile"))
         return drawn
@@ -150,7 +150,8 @@ class Sheet:
     def _tile_names(self) -> list[Markup]:
         """Names of a few tiles: inside their upper-left corner, above them where they are small."""
         drawn = []
-        for tile, (x, y) in zip(self.tiles, self._outlines, strict=True) if len(self.tiles) <= _LABELLED_TILES else ():
+        first = {tile: (x, y) for tile, x, y in reversed(self._outlines)} if len(self.tiles) <= _LABELLED_TILES else {}
+        for tile, (x, y) in first.items():
             left, right, top = max(float(x.min()), 0.0), min(float(x.max()), self.width), max(float(y.min()), 0.0)
             if right - left > _ROOM:
                 drawn.append(svg.text(left + 6, top + 14, tile, class_="tile-name"))
@@ -160,11 +161,15 @@ class Sheet:
         return drawn
 
     @cached_property
-    def _outlines(self) -> list[tuple[Floats, Floats]]:
-        """Map units of each tile's outline, one ring per tile."""
-        rings = [np.asarray(tile_polygon(tile).geoms[0].exterior.coords) for tile in self.tiles]
-        turns = [360.0 * np.round((self.lon.mean() - ring[:, 0].mean()) / 360.0) for ring in rings]
-        return [(self.x(ring[:, 0] + turn), self.y(ring[:, 1])) for ring, turn in zip(rings, turns, strict=True)]
+    def _outlines(self) -> list[tuple[str, Floats, Floats]]:
+        """(tile, x, y) in map units of each part of each tile's outline; the antimeridian cuts a tile in two."""
+        drawn, middle = [], float(self.lon.mean())
+        for tile in self.tiles:
+            for part in tile_polygon(tile).geoms:
+                ring = np.asarray(part.exterior.coords)
+                turn = 360.0 * np.round((middle - ring[:, 0].mean()) / 360.0)
+                drawn.append((tile, self.x(ring[:, 0] + turn), self.y(ring[:, 1])))
+        return drawn
 
     def _graticule(self, axis: Literal["lon", "lat"]) -> list[Markup]:
         low, high = (self.west, self.east) if axis == "lon" else (self.south, self.north)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,10 @@ GROUND = "#9aa3ab"
 """Ground behind points, half transparent on the page."""
 _SHADES = 49
 MOST_DOTS = 2500
-"""Points drawn one by one; more become pixels of a raster."""
+"""Points of a map drawn one by one; of more, large layers become pixels of a raster."""
+FEW_DOTS = 600
+"""Points of a layer that are drawn one by one on any map: a few chips must not drown among many looks."""
+_Layer: TypeAlias = "tuple[NDArray[np.uint64], str, str]"
 
 OUTCOMES = (
     ("written", "written", "#1a7f5a"),
@@ -117,7 +121,7 @@ def _chance(folder: Folder, sheet: Sheet) -> Map | None:
     return Map(
         title="The first draw: the chance of being looked at (π₁)",
         reading="Darker squares were more likely to be looked at; rare kinds of ground get a higher chance than common "
-        "ones, and the chance is known for every unit. (Mean over the seasons of a place.)",
+        "ones, and the chance is known for every unit. (As planned; mean over the seasons of a place.)",
         picture=sheet.page("Map of the first-phase inclusion probability", [picture]),
         legend=[Entry(label=f"{words.probability(low)} everywhere", colour=RAMP[-1])] if alike else [],
         ramp=None if alike else (words.probability(low), words.probability(high)),
@@ -194,26 +198,30 @@ def _palette(steps: int) -> list[str]:
     return ["#{:02x}{:02x}{:02x}".format(*rgb) for rgb in zip(*channels, strict=True)]
 
 
-def _dots(folder: Folder, sheet: Sheet, layers: Sequence[tuple[NDArray[np.uint64], str, str]]) -> list[Markup]:
+def _dots(folder: Folder, sheet: Sheet, layers: Sequence[_Layer]) -> list[Markup]:
     """Ground, then one layer of points per (units, colour, class), the last on top."""
     cells = folder.cells
     assert cells is not None, "a sheet is made of cells"
     ground = svg.group([sheet.raster(np.ones(cells.ground.size, dtype=np.uint8), [GROUND])], class_="ground")
-    if sum(units.size for units, _, _ in layers) > MOST_DOTS:
-        return [ground, _dot_raster(folder, sheet, layers)]
+    few = [layer for layer in layers if layer[0].size <= FEW_DOTS]
+    many = [layer for layer in layers if layer[0].size > FEW_DOTS]
+    if sum(units.size for units, _, _ in layers) <= MOST_DOTS:
+        return [ground, *(_circles(folder, sheet, layer) for layer in layers)]
+    return [ground, _dot_raster(folder, sheet, many), *(_circles(folder, sheet, layer) for layer in few)]
+
+
+def _circles(folder: Folder, sheet: Sheet, layer: _Layer) -> Markup:
+    """One circle per unit."""
+    units, colour, kind = layer
     radius = float(np.clip(sheet.cell_edge * 0.16, 1.8, 5.0))
-    drawn = [ground]
-    for units, colour, kind in layers:
-        x, y = _positions(folder, sheet, units)
-        circles = [
-            svg.element("circle", cx=round(float(a), 1), cy=round(float(b), 1), r=radius)
-            for a, b in zip(x, y, strict=True)
-        ]
-        drawn.append(svg.group(circles, fill=colour, class_=f"dots {kind}"))
-    return drawn
+    circles = [
+        svg.element("circle", cx=round(float(x), 1), cy=round(float(y), 1), r=radius)
+        for x, y in zip(*_positions(folder, sheet, units), strict=True)
+    ]
+    return svg.group(circles, fill=colour, class_=f"dots {kind}")
 
 
-def _dot_raster(folder: Folder, sheet: Sheet, layers: Sequence[tuple[NDArray[np.uint64], str, str]]) -> Markup:
+def _dot_raster(folder: Folder, sheet: Sheet, layers: Sequence[_Layer]) -> Markup:
     """Points of two by two pixels; where two meet, the later layer wins."""
     rows, columns = sheet.cell_of_pixel.shape
     indices = np.zeros((rows + 1, columns + 1), dtype=np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from geofm_pipeline.stages.inputs import Inputs
 from geofm_pipeline.workspace import Workspace, commit_table, committed, file_digest, write_parquet, write_text
 from geofm_pipeline.years import Years
 from geofm_sampling import Design, PlanRecord, build_frame, draw_master, fit_strata, plan_record
+from geofm_sampling.covariates import WORLDCOVER_GROUPS, land_cover_codes
 from geofm_sampling.tables import FRAME, LAND_COVER_PREFIX, PLAN, WEATHER_PREFIX
 from geofm_sampling.unit import SEASONS, TILE_PIXELS
 
@@ -70,6 +71,12 @@ def make_plan(
     return Planned(frame=FRAME.check(frame), plan=plan, digest=digest)
 
 
+def land_cover_names(cells: pa.Table) -> Mapping[int, str]:
+    """WorldCover's names for WorldCover's codes; a map with any other code has another legend, so no names at all."""
+    codes = land_cover_codes(cells)
+    return WORLDCOVER_GROUPS if all(code in WORLDCOVER_GROUPS for code in codes) else {}
+
+
 def strata_sizes(cells: int) -> tuple[int, int]:
     """(climate clusters, cells below which a class is merged): 6 and 16, fewer and smaller where cells are few.
 
@@ -83,7 +90,8 @@ def _plan_anew(
 ) -> str:
     cells = _cells(inputs, design, scenes, progress, card)
     clusters, min_cells = strata_sizes(cells.num_rows)
-    strata = fit_strata(cells, clusters=clusters, min_cells=min_cells, seed=design.seed)
+    names = land_cover_names(cells)
+    strata = fit_strata(cells, clusters=clusters, min_cells=min_cells, groups=names, seed=design.seed)
     frame = build_frame(cells, strata, years=design.years, chip_size=design.chip_size)
     plan = draw_master(frame, design)
     _write_frame(space, frame, cells)
