@@ -134,7 +134,7 @@ class _Job:
             raise StoreDamagedError(str(report))
 
     def _report(self) -> Path:
-        from geofm_pipeline.report import render_report  # matplotlib: only once there is something to draw
+        from geofm_pipeline.report import render_report  # only once there is something to show
 
         return render_report(self.space.root)
 

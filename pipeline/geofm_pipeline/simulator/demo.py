@@ -10,7 +10,7 @@ from pathlib import Path
 from geofm_pipeline.simulator.archive import Archive, Progress, build_archive
 from geofm_pipeline.simulator.spec import ArchiveSpec, Extent, resolve_faults
 
-DEMO_REGION = (9.49, 45.91, 9.80, 46.20)
+DEMO_REGION = (9.49, 45.91, 9.99, 46.20)
 """(west, south, east, north) in degrees: what `--region demo` stands for."""
 DEMO_YEARS = (2022, 2023)
 
@@ -22,8 +22,8 @@ def demo_spec() -> ArchiveSpec:
         years=DEMO_YEARS,
         seed=119,
         extents={
-            "32TNS": Extent(row=2816, col=1280, height=576, width=768),
-            "32TNR": Extent(row=0, col=1280, height=512, width=768),
+            "32TNS": Extent(row=2816, col=1280, height=576, width=1280),
+            "32TNR": Extent(row=0, col=1280, height=512, width=1280),
         },
         per_year=7,
         choices=5,
