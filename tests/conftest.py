@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["archive_fixtures"]
+
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
 

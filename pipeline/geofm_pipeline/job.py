@@ -15,6 +15,7 @@ from geofm_pipeline.config import SampleConfig, default_out
 from geofm_pipeline.dataset import verify_dataset
 from geofm_pipeline.errors import GeofmError, StoreDamagedError
 from geofm_pipeline.progress import Progress, human_bytes
+from geofm_pipeline.runlog import RunLog
 from geofm_pipeline.stages.inputs import Inputs, resolve_inputs
 from geofm_pipeline.stages.plan import Planned, design_of, make_plan
 from geofm_pipeline.stages.project import project, refuse_too_much
@@ -51,8 +52,23 @@ class _Job:
         self.config, self.inputs, self.space, self.progress = config, inputs, space, progress
         self.design: Design = design_of(config, inputs.years)
         self.card = Card(space.card)
+        self.log = RunLog(space.log)
 
     def run(self, command: str) -> Path:
+        """Log the run around its stages."""
+        self.progress.heard = lambda message: self.log.write("said", message)
+        self.log.write("start", command)
+        try:
+            report = self._stages(command)
+        except BaseException as error:  # Ctrl-C is an end worth noting, too
+            self.log.write("failed", f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self.progress.heard = None
+        self.log.write("done", str(report))
+        return report
+
+    def _stages(self, command: str) -> Path:
         self.card.set("asked", {name: str(value) for name, value in self.config.design_fields().items()})
         self.card.set("command", command)
         self.card.set("versions", dict(versions()))
@@ -144,7 +160,9 @@ class _Job:
         try:
             yield
         finally:
-            self.card.took(name, time.monotonic() - start)
+            seconds = time.monotonic() - start
+            self.card.took(name, seconds)
+            self.log.write("stage", name, seconds=seconds)
 
 
 def _verify_facts(report: VerifyReport) -> dict[str, object]:

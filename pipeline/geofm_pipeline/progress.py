@@ -26,6 +26,8 @@ class Progress:
 
     def __init__(self, stream: TextIO, *, clock: Clock = time.monotonic, interval: float = 5.0) -> None:
         self._stream, self._clock = stream, clock
+        self.heard: Callable[[str], None] | None = None
+        """Called with every whole message besides printing it: the run's log."""
         self._live = stream.isatty()
         self._interval = 0.2 if self._live else interval
         self._open_line = False
@@ -34,6 +36,8 @@ class Progress:
         """Print one whole line."""
         self._end_line()
         print(message, file=self._stream, flush=True)
+        if self.heard is not None:
+            self.heard(message)
 
     def count(
         self, items: Iterable[T], *, total: int, label: str, unit: str, size: Callable[[T], int] | None = None

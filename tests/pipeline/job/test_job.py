@@ -116,3 +116,13 @@ def test_without_land_cover_and_weather_the_design_keeps_what_remains(archive: A
     assert {row["name"] for row in card["plan"]["strata"]} <= {f"all/s{season}" for season in range(4)}
     assert any("No land cover" in sentence for sentence in card["said"])
     assert any("No weather" in sentence for sentence in card["said"])
+
+
+def test_the_log_holds_every_run(dataset: Path) -> None:
+    """run.jsonl has start, stages with seconds, what was said, and the end, in order of time."""
+    events = [json.loads(line) for line in (dataset / "run.jsonl").read_text().splitlines()]
+    kinds = [event["event"] for event in events]
+    assert kinds[0] == "start"
+    assert kinds[-1] == "done"
+    assert [e["text"] for e in events if e["event"] == "stage"] == ["search", "plan", "respond", "write", "verify"]
+    assert [e["time"] for e in events] == sorted(e["time"] for e in events)
