@@ -44,7 +44,7 @@ def main() -> None:
     weather = ",".join(str(options.data / "weather" / f"{name}.mon.ltm.nc") for name in ("air", "precip"))
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
-        catalog = _write_catalog(options.data, Path(folder) / "items.json")
+        catalog = write_catalog(options.data, Path(folder) / "items.json")
         region, years = parse_region(CONUS), parse_years(YEARS)
         scenes: pa.Table = _timed(rows, "search", lambda: find_scenes(catalog, region, years))
         tiles = sorted(set(scenes["tile"].to_pylist()))
@@ -80,7 +80,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _write_catalog(data: Path, path: Path) -> str:
+def write_catalog(data: Path, path: Path) -> str:
     """An ItemCollection of the real granules; footprints are the whole tiles of the real grid."""
     records = pd.read_csv(data / "granules" / "hls_s30_conus_2022_granules.csv.gz")
     grid = gpd.read_parquet(data / "s2-grid" / "sentinel-2-grid_LAND.parquet").set_index("tile")["geometry"]

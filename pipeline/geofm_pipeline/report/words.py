@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Mapping
 from datetime import date, timedelta
 
@@ -49,7 +50,8 @@ GROUP_COLOURS: Mapping[str, str] = {
     "any": "#7c9cb5",
 }
 """Land-cover group → colour that can be told from the others on white and on near-black."""
-_SPARE_COLOURS = ("#8c6bb1", "#e08e45", "#6a9fb5", "#b5658a", "#7f9f3f", "#d6b4a0")
+_TURN = 0.381966
+"""Share of the colour circle between the classes n and n + 1 of a foreign legend: the golden angle keeps them apart."""
 
 GLOSSARY = (
     ("Unit", "One square of ground, the size of a chip, in one season of one year: what is drawn or not drawn."),
@@ -154,7 +156,12 @@ def place(lon: float, lat: float) -> str:
 
 def group_colour(name: str) -> str:
     """Colour of a land-cover group, the same in every report."""
-    return GROUP_COLOURS.get(name) or _SPARE_COLOURS[sum(name.encode()) % len(_SPARE_COLOURS)]
+    if name in GROUP_COLOURS:
+        return GROUP_COLOURS[name]
+    digits = "".join(filter(str.isdigit, name))
+    number = int(digits) if digits else sum(name.encode())
+    red, green, blue = colorsys.hls_to_rgb(number * _TURN % 1.0, (0.45, 0.58, 0.68)[number % 3], 0.5)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
 def group_words(name: str) -> str:

@@ -2,7 +2,7 @@
 
 Climate depends on latitude and height, weather on year and month; both are piecewise constant over *belts* of 256
 lattice rows (7.7 km), so tables per belt and height serve every pixel. Degree-day snow and growing degree days follow
-the usual textbook forms (Hock 2003, J. Hydrol. 282; McMaster & Wilhelm 1997, Agric. For. Meteorol. 87).
+the usual textbook forms, with plausible rounded coefficients of our own.
 """
 
 from __future__ import annotations

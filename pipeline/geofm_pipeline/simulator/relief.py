@@ -126,7 +126,7 @@ def _flank(valley: Field) -> Field:
 
 
 def _ridges(seed: int, window: Window) -> Field:
-    """Ridged multifractal (Musgrave 1993): crests where noise crosses zero, rougher where it is high; mean near 1."""
+    """Ridged multifractal noise: crests where noise crosses zero, rougher where it is high; mean near 1."""
     total = np.zeros(window.shape, dtype=np.float32)
     weight: Field | np.float32 = np.float32(1)
     amplitude, spacing = np.float32(1), 256

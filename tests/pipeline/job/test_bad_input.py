@@ -16,7 +16,7 @@ from geofm_pipeline.cli import run
 from geofm_pipeline.simulator import Archive
 
 from .conftest import job_words
-from .test_job import store_bytes
+from .test_job import dataset_bytes
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ def test_another_plan_in_the_folder_is_refused(
     """The folder of another seed is left as it is, and the message names the option."""
     out = tmp_path / "out"
     assert run(job_words(archive, out)) == 0
-    before = store_bytes(out)
+    before = dataset_bytes(out)
     assert run(job_words(archive, out, "--seed", "1")) == 6
     assert "seed: 0 there, 1 now" in capsys.readouterr().err
-    assert store_bytes(out) == before
+    assert dataset_bytes(out) == before
 
 
 def test_a_store_of_a_newer_schema_is_refused(
@@ -157,7 +157,7 @@ def test_a_full_disk_loses_nothing_and_a_second_run_continues(archive: Archive, 
     assert "free space" in process.stderr.decode()
     assert run(job_words(archive, out)) == 0
     assert run(job_words(archive, clean)) == 0
-    assert store_bytes(out) == store_bytes(clean)
+    assert dataset_bytes(out) == dataset_bytes(clean)
 
 
 def test_two_runs_in_one_folder_at_once(archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

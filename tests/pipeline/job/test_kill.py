@@ -17,7 +17,7 @@ from geofm_pipeline.cli import run
 from geofm_pipeline.simulator import Archive, simulate
 
 from .conftest import job_words
-from .test_job import store_bytes
+from .test_job import dataset_bytes
 
 pytestmark = pytest.mark.heavy
 MANY = ("--samples", "1000", "--group-shards", "1", "--min-clear", "0.5")
@@ -37,7 +37,7 @@ def undisturbed(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> d
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     assert run(job_words(archive, out, *MANY)) == 0
     assert len(list((out / "work" / "parts").glob("group-*"))) >= 5
-    return store_bytes(out)
+    return dataset_bytes(out)
 
 
 def start(archive: Archive, out: Path, workers: int) -> subprocess.Popen[bytes]:
@@ -81,7 +81,7 @@ def test_a_worker_killed_in_the_middle_of_writing(
     victims[0].kill()
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors.decode()
-    assert store_bytes(out) == undisturbed
+    assert dataset_bytes(out) == undisturbed
     assert run(["verify", str(out)]) == 0
 
 
@@ -101,7 +101,7 @@ def test_the_whole_job_killed_and_started_again(
     before = len(list((out / "work" / "parts").glob("group-*")))
     assert run(job_words(archive, out, *MANY)) == 0
     assert before >= 1
-    assert store_bytes(out) == undisturbed
+    assert dataset_bytes(out) == undisturbed
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
@@ -118,4 +118,4 @@ def test_an_interrupted_job_says_so_and_is_continued(
     assert "interrupted; what is written is kept" in errors.decode()
     assert "Traceback" not in errors.decode()
     assert run(job_words(archive, out, *MANY)) == 0
-    assert store_bytes(out) == undisturbed
+    assert dataset_bytes(out) == undisturbed
