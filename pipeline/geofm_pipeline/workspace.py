@@ -93,15 +93,16 @@ def open_workspace(root: Path, *, design: Mapping[str, object], digest: str) -> 
         When the folder holds another design (with the options that differ), a newer schema or foreign files.
     """
     space = Workspace(root=root)
-    if space.commits.exists():
+    if space.commits.exists() and _is_planned(space):
         _check_same_design(space, design, digest)
         return space
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if not space.commits.exists() and root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise OutputConflictError(
             f"--out {root} exists and holds no dataset of geofm-sample; name a new or empty folder"
         )
     with disk_errors(root):
         space.work.mkdir(parents=True, exist_ok=True)
+        space.card.unlink(missing_ok=True)
         _write_commits(space, {"schema": SCHEMA_VERSION, "design_digest": digest, "design": design, "files": {}})
     return space
 
@@ -171,6 +172,12 @@ def file_digest(path: Path) -> str:
     """sha256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_planned(space: Workspace) -> bool:
+    """Whether a plan was committed; before that nothing is lost by starting over with other options."""
+    files = read_commits(space)["files"]
+    return isinstance(files, dict) and space.plan.name in files
 
 
 def _check_same_design(space: Workspace, design: Mapping[str, object], digest: str) -> None:

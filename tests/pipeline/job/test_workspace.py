@@ -36,9 +36,17 @@ def test_equal_tables_commit_to_equal_bytes(tmp_path: Path) -> None:
 
 def test_another_design_is_refused_and_named(tmp_path: Path) -> None:
     """The message names the option that differs."""
-    _open(tmp_path / "out")
+    space = _open(tmp_path / "out")
+    commit_table(space, space.plan, TABLE)
     with pytest.raises(OutputConflictError, match="seed: 0 there, 1 now"):
         _open(tmp_path / "out", seed=1)
+
+
+def test_without_a_plan_the_options_may_change(tmp_path: Path) -> None:
+    """A run that failed before its plan leaves a folder that another attempt may use."""
+    space = _open(tmp_path / "out")
+    commit_table(space, space.scenes, TABLE)
+    assert committed(_open(tmp_path / "out", seed=1), space.scenes) is None
 
 
 def test_a_changed_commit_is_refused(tmp_path: Path) -> None:
