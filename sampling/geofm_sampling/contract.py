@@ -56,6 +56,15 @@ class TableContract:
             )
         return table.select([*self.columns, *extra])
 
+    def describe(self, table: pa.Table) -> pa.Table:
+        """A checked table whose fields carry their sentence as metadata `meaning`, so that a file explains itself."""
+        table = self.check(table)
+        fields = [
+            field.with_metadata({"meaning": self.columns[field.name].meaning}) if field.name in self.columns else field
+            for field in table.schema
+        ]
+        return table.cast(pa.schema(fields, metadata=table.schema.metadata))
+
     def schema(self) -> pa.Schema:
         """The contract as an Arrow schema, each sentence as field metadata `meaning`."""
         return pa.schema([pa.field(name, c.type, metadata={"meaning": c.meaning}) for name, c in self.columns.items()])

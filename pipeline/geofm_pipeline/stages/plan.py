@@ -96,7 +96,8 @@ def _plan_anew(
     plan = draw_master(frame, design)
     _write_frame(space, frame, cells)
     write_text(space.frame / "strata.json", strata.to_json() + "\n")
-    digest = commit_table(space, space.plan, _with_metadata(plan, "geofm_frame", _frame_digest(space)))
+    plan = _with_metadata(PLAN.describe(plan), "geofm_frame", _frame_digest(space))
+    digest = commit_table(space, space.plan, plan)
     _note_plan(card, progress, frame, cells, plan, design, digest)
     return digest
 
@@ -163,7 +164,7 @@ def _write_frame(space: Workspace, frame: pa.Table, cells: pa.Table) -> None:
     for start, stop in zip(starts, np.r_[starts[1:], len(tiles)], strict=True):
         tile = str(tiles[start])
         part = _with_covariates(frame.slice(start, stop - start), cells.filter(pa.array(cell_tiles == tile)))
-        write_parquet(space.frame / f"{tile}.parquet", FRAME.check(part))
+        write_parquet(space.frame / f"{tile}.parquet", FRAME.describe(part))
 
 
 def _with_covariates(frame: pa.Table, cells: pa.Table) -> pa.Table:

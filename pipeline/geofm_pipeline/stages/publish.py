@@ -117,7 +117,7 @@ def _samples(rows: pa.Table, responded: Responded, summary: StoreSummary) -> pa.
             "state": [causes.get(index, "written") for index in range(drawn.num_rows)],
         }
     )
-    return SAMPLES.check(table).replace_schema_metadata(
+    return SAMPLES.describe(table).replace_schema_metadata(
         {b"geo": json.dumps(_GEO).encode(), b"geofm_samples_version": SAMPLES_VERSION.encode()}
     )
 

@@ -81,7 +81,7 @@ def _respond_anew(
     if not drawn.any():
         raise NothingFoundError(_why_nothing(found, design))
     table = _with_places(found.table, drawn, config)
-    return commit_table(space, space.response, table)
+    return commit_table(space, space.response, RESPONSE.describe(table))
 
 
 def _look(screening: Screening, frame: pa.Table, design: Design) -> Look:

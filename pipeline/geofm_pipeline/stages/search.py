@@ -22,7 +22,7 @@ def search(space: Workspace, inputs: Inputs, progress: Progress, card: Card) -> 
         return SCENES.check(pq.read_table(space.scenes))
     progress.say(f"search: {inputs.catalog}")
     scenes = find_scenes(inputs.catalog, inputs.region, inputs.years, progress=progress.say)
-    commit_table(space, space.scenes, scenes)
+    commit_table(space, space.scenes, SCENES.describe(scenes))
     facts = _facts(scenes)
     card.set("search", facts)
     progress.say(

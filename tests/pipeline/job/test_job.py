@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import shapely
 
 from geofm_model import Store
 from geofm_pipeline.cli import run
@@ -125,3 +126,15 @@ def test_the_log_holds_every_run(dataset: Path) -> None:
     assert kinds[-1] == "done"
     assert [e["text"] for e in events if e["event"] == "stage"] == ["search", "plan", "respond", "write", "verify"]
     assert [e["time"] for e in events] == sorted(e["time"] for e in events)
+
+
+def test_tables_explain_themselves(dataset: Path) -> None:
+    """Every column of samples.parquet carries a sentence on its meaning and unit; GeoPandas opens it as places."""
+    import geopandas
+
+    schema = pq.read_schema(dataset / "samples.parquet")
+    assert all(field.metadata[b"meaning"] for field in schema)
+    places = geopandas.read_parquet(dataset / "samples.parquet")
+    assert places.crs == "OGC:CRS84"
+    assert places.geometry.is_valid.all()
+    assert shapely.contains_xy(places.geometry.to_numpy(), places["lon"], places["lat"]).all()
