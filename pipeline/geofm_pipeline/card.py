@@ -31,7 +31,7 @@ class Card:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._sections: dict[str, object] = json.loads(path.read_text()) if path.exists() else {}
+        self._sections = _read(path)
 
     def set(self, section: str, value: object) -> None:
         """Set one section (plain JSON values) and write the card."""
@@ -58,6 +58,15 @@ class Card:
         before = times.get(stage)
         times[stage] = round(seconds + (before if isinstance(before, float) else 0.0), 3)
         self.set("seconds", times)
+
+
+def _read(path: Path) -> dict[str, object]:
+    """The sections of a card; none where it is missing or was cut short, since nothing depends on it."""
+    try:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,8 @@ import contextlib
 import itertools
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -18,7 +20,7 @@ from geofm_pipeline.card import versions
 from geofm_pipeline.errors import BlockReadError, ClusterError
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -82,7 +84,7 @@ def open_runner(*, workers: int | None, scheduler: str | None, scratch: Path) ->
 
 @contextlib.contextmanager
 def _client(workers: int, scheduler: str | None, scratch: Path) -> Iterator[Client]:
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     if scheduler is not None:
         try:
@@ -96,18 +98,28 @@ def _client(workers: int, scheduler: str | None, scratch: Path) -> Iterator[Clie
             _check_workers(client, scheduler)
             yield client
         return
-    with (
-        LocalCluster(
+    with _local_cluster(workers, scratch) as cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def _local_cluster(workers: int, scratch: Path) -> LocalCluster:
+    """A started cluster whose processes leave Ctrl-C to this one: a terminal sends it to all of them at once."""
+    from distributed import LocalCluster
+
+    in_main = threading.current_thread() is threading.main_thread()  # others may not touch signals
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
+    try:
+        return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             local_directory=str(scratch),
             silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+        )
+    finally:
+        if in_main:
+            signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
 def _check_workers(client: Client, scheduler: str) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from geofm_pipeline.errors import InputError, StoreDamagedError
+from geofm_pipeline.errors import InputError
 from geofm_pipeline.options import PROGRAM
-from geofm_pipeline.progress import Progress, human_bytes
+from geofm_pipeline.progress import Progress
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,9 +27,8 @@ def verify(argv: Sequence[str], progress: Progress) -> int:
     from geofm_pipeline.dataset import verify_dataset
 
     report = verify_dataset(options.dir, deep=not options.sizes)
-    if not report.ok:
-        raise StoreDamagedError(str(report))
-    progress.say(f"{options.dir}: {report!s} ({human_bytes(report.bytes)} read)")
+    report.raise_if_damaged()
+    progress.say(f"{options.dir}: {report}")
     return 0
 
 
@@ -52,6 +51,7 @@ def simulate(argv: Sequence[str], progress: Progress) -> int:
     """`geofm-sample simulate OUT`: make an archive of simulated granules, land cover and weather."""
     from geofm_pipeline.simulator import FAULTS
     from geofm_pipeline.simulator import simulate as build
+    from geofm_pipeline.store.files import disk_errors
     from geofm_pipeline.years import parse_years
 
     parser = _Parser(
@@ -71,18 +71,22 @@ def simulate(argv: Sequence[str], progress: Progress) -> int:
     parser.add_argument("--tile-offset", type=int, default=0, help="counts by which a tile's reflectance is shifted")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     options = parser.parse_args(argv)
-    archive = build(
-        options.out,
-        tiles=_words(options.tiles),
-        years=parse_years(options.years).years,
-        seed=options.seed,
-        faults=_words(options.faults),
-        extent=_extent(options.extent),
-        per_year=options.per_year,
-        tile_offset=options.tile_offset,
-        workers=options.workers,
-        progress=progress.say,
-    )
+    try:
+        with disk_errors(options.out):
+            archive = build(
+                options.out,
+                tiles=_words(options.tiles),
+                years=parse_years(options.years).years,
+                seed=options.seed,
+                faults=_words(options.faults),
+                extent=_extent(options.extent),
+                per_year=options.per_year,
+                tile_offset=options.tile_offset,
+                workers=options.workers,
+                progress=progress.say,
+            )
+    except ValueError as error:
+        raise InputError(f"{error} (see {parser.prog} --help)") from error
     progress.say(f"archive: --catalog {archive.items} --land-cover {archive.land_cover} --weather {archive.weather}")
     return 0
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from geofm_pipeline.errors import InputError
+from geofm_pipeline.years import parse_years
 from geofm_sampling.unit import CHIP_SIZES
 
 
@@ -60,10 +62,10 @@ class SampleConfig:
     def __post_init__(self) -> None:
         rules = (
             (self.samples >= 1, f"--samples {self.samples} must be at least 1"),
-            (self.timesteps >= 1, f"--timesteps {self.timesteps} must be at least 1"),
+            (1 <= self.timesteps <= 64, f"--timesteps {self.timesteps} must lie in 1 to 64"),
             (
-                1 <= self.min_gap <= self.max_gap,
-                f"--min-gap {self.min_gap} and --max-gap {self.max_gap} must satisfy 1 ≤ min ≤ max (days)",
+                1 <= self.min_gap <= self.max_gap <= 3660,
+                f"--min-gap {self.min_gap} and --max-gap {self.max_gap} must satisfy 1 ≤ min ≤ max ≤ 3660 days",
             ),
             (self.chip_size in CHIP_SIZES, f"--chip-size {self.chip_size} must be one of {CHIP_SIZES} pixels"),
             (0 < self.min_clear <= 1, f"--min-clear {self.min_clear} must be a share above 0 and up to 1"),
@@ -83,7 +85,13 @@ class SampleConfig:
     def design_fields(self) -> dict[str, object]:
         """The options that decide what is in the store; the machine's options are left out."""
         machine = {"out", "workers", "scheduler", "max_bytes", "dry_run"}
-        return {name: value for name, value in asdict(self).items() if name not in machine}
+        fields = {name: value for name, value in asdict(self).items() if name not in machine}
+        return {**fields, "years": str(parse_years(self.years))}
+
+    @property
+    def processes(self) -> int:
+        """Processes that work on this machine: the option, else one per core; 1 inside this process."""
+        return max(1, os.cpu_count() or 1) if self.workers is None else max(1, self.workers)
 
     def digest(self) -> str:
         """sha256 of the design fields: two runs with equal digests continue each other."""

@@ -7,11 +7,11 @@ from pathlib import Path
 from geofm_pipeline.errors import InputError
 from geofm_pipeline.store import VerifyReport
 from geofm_pipeline.store import verify as verify_store
-from geofm_pipeline.workspace import committed, existing_workspace
+from geofm_pipeline.workspace import check_frame, committed, existing_workspace
 
 
 def verify_dataset(folder: Path, *, deep: bool = True) -> VerifyReport:
-    """Verify a dataset folder (commits and store) or a bare store.zarr.
+    """Verify a dataset folder (every committed table, the frame, the store) or a bare store.zarr.
 
     Raises
     ------
@@ -25,8 +25,10 @@ def verify_dataset(folder: Path, *, deep: bool = True) -> VerifyReport:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: name a dataset folder or a store.zarr")
     space = existing_workspace(folder)
-    for table in (space.scenes, space.plan, space.response):
+    for table in (space.scenes, space.plan, space.response, space.samples):
         committed(space, table)
+    if space.plan.exists():
+        check_frame(space)
     if not (space.store / "zarr.json").exists():
         raise InputError(f"{folder} holds no store yet: its run stopped before writing; run the same command again")
     return verify_store(space.store, deep=deep)

@@ -13,7 +13,7 @@ from geofm_pipeline.card import Card, versions
 from geofm_pipeline.cluster import Runner, open_runner
 from geofm_pipeline.config import SampleConfig, default_out
 from geofm_pipeline.dataset import verify_dataset
-from geofm_pipeline.errors import GeofmError, StoreDamagedError
+from geofm_pipeline.errors import GeofmError, InputError, OutputConflictError, ResourceError
 from geofm_pipeline.progress import Progress, human_bytes
 from geofm_pipeline.runlog import RunLog
 from geofm_pipeline.stages.inputs import Inputs, resolve_inputs
@@ -23,8 +23,9 @@ from geofm_pipeline.stages.publish import publish
 from geofm_pipeline.stages.respond import Responded, make_response
 from geofm_pipeline.stages.search import search
 from geofm_pipeline.stages.write import chip_requests, write
-from geofm_pipeline.store import StoreSpec, VerifyReport, create, remove_leftovers, writer_lock
-from geofm_pipeline.workspace import Workspace, open_workspace
+from geofm_pipeline.store import StoreSpec, VerifyReport, create, is_sealed, remove_leftovers, writer_lock
+from geofm_pipeline.store.files import disk_errors
+from geofm_pipeline.workspace import Workspace, committed, open_workspace
 from geofm_sampling import Design
 
 
@@ -39,10 +40,18 @@ def run_job(config: SampleConfig, *, progress: Progress, command: str) -> Path:
     inputs = resolve_inputs(config, progress)
     # Absolute, since workers may run in another folder.
     root = (config.out or default_out(config, str(inputs.years))).absolute()
-    root.parent.mkdir(parents=True, exist_ok=True)
+    _make_parent(root)
     with writer_lock(root):
         space = open_workspace(root, design=config.design_fields(), digest=config.digest())
         return _Job(config, inputs, space, progress).run(command)
+
+
+def _make_parent(root: Path) -> None:
+    try:
+        with disk_errors(root):
+            root.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"--out {root} lies below a file, not a folder ({error}): name another --out") from error
 
 
 class _Job:
@@ -69,7 +78,7 @@ class _Job:
         return report
 
     def _stages(self, command: str) -> Path:
-        self.card.set("asked", {name: str(value) for name, value in self.config.design_fields().items()})
+        self.card.set("asked", self.config.design_fields())
         self.card.set("command", command)
         self.card.set("versions", dict(versions()))
         with self._stage("search"):
@@ -79,7 +88,12 @@ class _Job:
             self._project(planned, scenes)
         if not self.config.dry_run:
             try:
-                self._carry_out(planned, scenes)
+                if self._is_finished():
+                    self.progress.say("everything is written already")
+                else:
+                    self._carry_out(planned, scenes)
+                with self._stage("verify"):
+                    self._verify()
             except GeofmError:
                 self.progress.say(f"report so far: {self._report()}")
                 raise
@@ -91,6 +105,10 @@ class _Job:
         if self.config.dry_run:
             for line in projection.lines():
                 self.progress.say(f"dry run: {line}")
+            try:
+                refuse_too_much(projection, self.config, self.space.root)
+            except ResourceError as error:
+                self.progress.say(f"dry run: the run itself would be refused: {error}")
         else:
             refuse_too_much(projection, self.config, self.space.root)
 
@@ -105,8 +123,13 @@ class _Job:
                 )
             with self._stage("write"):
                 self._write(planned, responded, scenes, runner)
-        with self._stage("verify"):
-            self._verify()
+
+    def _is_finished(self) -> bool:
+        """Whether an earlier run sealed the store and committed the samples: then nothing depends on work/ any more."""
+        try:
+            return committed(self.space, self.space.samples) is not None and is_sealed(self.space.store)
+        except OutputConflictError:  # samples.parquet was changed or lost: it is made again from the parts
+            return False
 
     def _write(self, planned: Planned, responded: Responded, scenes: pa.Table, runner: Runner) -> None:
         requests = chip_requests(responded.drawn, scenes)
@@ -114,7 +137,7 @@ class _Job:
         create(self.space.store, spec)
         remove_leftovers(self.space.work / "parts")
         write(self.space.store, spec, self.space.work, requests, runner, self.progress)
-        summary = publish(self.space, spec, planned, responded, requests, self.card)
+        summary = publish(self.space, spec, planned, responded, requests, self.progress, self.card)
         self.progress.say(
             f"write: {summary.samples - len(summary.tombstones):,} chips in {spec.shards:,} shards, "
             f"{human_bytes(summary.bytes)}"
@@ -146,8 +169,7 @@ class _Job:
         report = verify_dataset(self.space.root)
         self.card.set("verify", _verify_facts(report))
         self.progress.say(f"verify: {report}")
-        if not report.ok:
-            raise StoreDamagedError(str(report))
+        report.raise_if_damaged()
 
     def _report(self) -> Path:
         from geofm_pipeline.report import render_report  # only once there is something to show

@@ -121,8 +121,12 @@ def read_commits(space: Workspace) -> dict[str, object]:
     try:
         found: dict[str, object] = json.loads(space.commits.read_text())
         schema = int(str(found["schema"]))
-    except (ValueError, KeyError) as error:
-        raise OutputConflictError(f"{space.commits} is damaged ({error}); use another --out") from error
+        if not isinstance(found["files"], dict):
+            raise ValueError("files is no table")
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputConflictError(
+            f"{space.commits} is damaged ({error}): restore it from a copy, or use another --out"
+        ) from error
     if schema > SCHEMA_VERSION:
         raise OutputConflictError(
             f"{space.root} has schema {schema}, this program knows up to {SCHEMA_VERSION}: update geofm"
@@ -153,6 +157,30 @@ def commit_table(space: Workspace, path: Path, table: pa.Table) -> str:
     assert isinstance(files, dict)
     _write_commits(space, {**found, "files": {**files, path.name: digest}})
     return digest
+
+
+_FRAME_KEY = b"geofm_frame"
+
+
+def named_frame(space: Workspace, plan: pa.Table) -> pa.Table:
+    """The plan with the digest of the frame it was drawn from in its metadata."""
+    return plan.replace_schema_metadata({**(plan.schema.metadata or {}), _FRAME_KEY: _frame_digest(space).encode()})
+
+
+def check_frame(space: Workspace) -> None:
+    """Raise OutputConflictError when the frame is not the one that the committed plan was drawn from."""
+    metadata: dict[bytes, bytes] = pq.read_schema(space.plan).metadata or {}
+    if metadata.get(_FRAME_KEY, b"").decode() != _frame_digest(space):
+        raise OutputConflictError(
+            f"{space.frame} is not the frame that {space.plan.name} was drawn from: a file was changed, added or "
+            "removed; restore it or start with another --out"
+        )
+
+
+def _frame_digest(space: Workspace) -> str:
+    parts = [part for part in (*sorted(space.frame.glob("*.parquet")), space.frame / "strata.json") if part.exists()]
+    lines = "\n".join(f"{part.name} {file_digest(part)}" for part in parts)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

@@ -162,7 +162,7 @@ def end_to_end(job: dict[str, Any], spec: StoreSpec) -> dict[str, float]:
         out = Path(folder)
         create(out / "store.zarr", spec)
         wall, cpu = time.perf_counter(), time.process_time()
-        write_group(out / "store.zarr", spec, out / "parts", out / "scratch", 0, rows, BlockChipReader(threads=THREADS))
+        write_group(out / "store.zarr", spec, out / "parts", 0, rows, BlockChipReader(threads=THREADS))
         return finish(wall, cpu, 0)
 
 

@@ -46,6 +46,19 @@ def test_an_intact_store_passes(sealed: Path) -> None:
     report.raise_if_damaged()
 
 
+def test_a_report_is_one_sentence_or_the_damage(sealed: Path) -> None:
+    """As text a report says what was checked, or what is wrong and how to repair it, as its error does."""
+    report = verify(sealed)
+    assert str(report).startswith(f"every byte is as written: 21 samples, {report.files} files, ")
+    assert str(verify(sealed, deep=False)).startswith("every shard has the size that was written: 21 samples")
+    (sealed / IMAGE_0).unlink()
+    damaged = verify(sealed)
+    with pytest.raises(StoreDamagedError) as error:
+        damaged.raise_if_damaged()
+    assert str(damaged) == str(error.value)
+    assert IMAGE_0 in str(damaged)
+
+
 def _missed(store: Path, positions: Callable[[str, int], range]) -> list[tuple[str, int]]:
     """Flip one bit at each position of each file in turn; returns the flips that verify did not find."""
     missed = []

@@ -14,7 +14,7 @@ import zarr
 
 from geofm_pipeline.errors import BlockReadError, InputError, OutputConflictError
 from geofm_pipeline.store import RowRequest, StoreSpec, create, finalise, write_group
-from geofm_pipeline.store.sums import BandSums, chip_sums, valid_pixels
+from geofm_pipeline.store.sums import BandSums, chip_sums
 from geofm_pipeline.store.synthetic import (
     SyntheticReader,
     synthetic_chip,
@@ -102,8 +102,7 @@ def test_statistics_are_exact_per_split_and_band(
     for request in synthetic_requests(spec):
         if request.chip.unit not in faults:
             chip = synthetic_chip(request.chip)
-            valid = valid_pixels(chip.image, chip.fmask, spec.mask_rule)
-            expected[request.split] += chip_sums(chip.image, valid)
+            expected[request.split] += chip_sums(chip.image, chip.fmask, spec.mask_rule)[1]
     found = json.loads((sealed / "zarr.json").read_text())["attributes"]["geofm"]["statistics"]
     for split, name in ((0, "train"), (1, "heldout")):
         assert found[name]["samples"] == str(expected[split].samples)
@@ -124,7 +123,7 @@ def test_both_profiles_hold_the_same_pixels(tmp_path: Path, make_spec: MakeSpec,
 
 
 def test_nothing_is_left_beside_or_inside_the_store(tmp_path: Path, make_spec: MakeSpec) -> None:
-    """After the run there are store and parts: no temporary, scratch or stray file anywhere."""
+    """After the run there are store and parts: no temporary or stray file anywhere."""
     write_synthetic_store(tmp_path, make_spec(), SyntheticReader())
     files = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()}
     beside = {name for name in files if not name.startswith("store.zarr/")}
@@ -138,7 +137,7 @@ def test_sealing_needs_every_group(tmp_path: Path, make_spec: MakeSpec) -> None:
     spec, path = make_spec(), tmp_path / "store.zarr"
     create(path, spec)
     requests = synthetic_requests(spec)[:8]
-    write_group(path, spec, tmp_path / "parts", tmp_path / "scratch", 0, requests, SyntheticReader())
+    write_group(path, spec, tmp_path / "parts", 0, requests, SyntheticReader())
     with pytest.raises(OutputConflictError, match=r"groups \[1, 2\] of 3"):
         finalise(path, spec, tmp_path / "parts", synthetic_rows(spec))
 
@@ -150,7 +149,7 @@ def test_a_group_takes_exactly_its_rows(tmp_path: Path, make_spec: MakeSpec) -> 
     requests = synthetic_requests(spec)
 
     def write(rows: list[RowRequest]) -> None:
-        write_group(path, spec, tmp_path / "parts", tmp_path / "scratch", 1, rows, SyntheticReader())
+        write_group(path, spec, tmp_path / "parts", 1, rows, SyntheticReader())
 
     with pytest.raises(AssertionError, match="group 1 holds exactly rows"):
         write(requests[:8])

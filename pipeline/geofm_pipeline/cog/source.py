@@ -203,7 +203,7 @@ class HttpSource:
             if past_end:
                 return b""
             raise _fetch_error(error) from None
-        if _is_page(result):
+        if _is_page(result) or ((span is None or span[0] == 0) and is_html(data)):
             raise FetchError(HTML_CAUSE, about_file=False)
         if len(data) != result.range[1] - result.range[0]:
             raise FetchError(f"the body ended after {len(data)} bytes", transient=True)

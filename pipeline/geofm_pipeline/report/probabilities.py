@@ -97,8 +97,8 @@ def _claims(folder: Folder, strata: StrataPanel | None) -> list[str]:
     claims.append(totals + ".")
     if folder.samples is not None and (failed := folder.samples.num_rows - (written_chips(folder) or 0)):
         claims.append(
-            f"{words.count_of(failed, 'drawn unit')} could not be read; the others of the same stratum carry their "
-            "weight, as if failures struck at random within it."
+            f"{words.count_of(failed, 'drawn unit')} could not be read; the written ones of the same stratum carry "
+            "their weight, as if failures struck at random within it; a stratum without any written chip has none."
         )
     claims += [
         "The same seed and the same frame give the same sample, however many workers ran.",

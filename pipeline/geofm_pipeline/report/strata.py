@@ -126,7 +126,7 @@ def strata_panel(folder: Folder) -> StrataPanel | None:
         climates=_climates(folder, names.values()),
         count=len(rows),
         effective=effective_strata(tally.written.values()),
-        empty=[f"{row.name}, {row.season}" for row in rows if row.drawn == 0],
+        empty=[f"{row.name}, {row.season}" for row in rows if not row.written],
     )
 
 

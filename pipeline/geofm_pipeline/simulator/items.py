@@ -100,6 +100,7 @@ def write_geoparquet(path: Path, items: Iterable[Mapping[str, object]]) -> None:
 
 def write_static_catalog(root: Path, items: Sequence[Mapping[str, object]], description: str) -> Path:
     """Write `catalog.json` and one folder per collection with its items, all links relative; returns the catalogue."""
+    root = root.absolute()  # pystac takes a relative name for one beside the catalogue, not for a place
     catalog = pystac.Catalog(id="simulated-hls", description=description)
     for sensor in SENSORS:
         members = [item for item in items if item["collection"] == COLLECTIONS[sensor]]

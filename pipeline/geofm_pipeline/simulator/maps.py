@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from geofm_pipeline.errors import InputError
 from geofm_pipeline.hls.bands import PIXEL_M
 from geofm_pipeline.hls.grid import project, unproject, utm_zone
 from geofm_pipeline.raster import write_cog
@@ -40,6 +41,7 @@ _STEPS = (3600, 2400, 1800, 1200, 600, 360, 120, 60)  # pixels per degree to cho
 _MOST_PIXELS = 40_000_000
 _WEATHER_STEPS = (10, 4, 2, 1)  # cells per degree
 _MARGIN = 0.02
+_WIDEST = 60  # degrees of longitude; a map any wider would be mostly empty
 _CHUNK = 512  # map rows painted at a time
 _EPOCH = date(1970, 1, 1)
 
@@ -51,6 +53,11 @@ def archive_bounds(spec: ArchiveSpec) -> Bounds:
     boxes = np.array([_lonlat_box(extent_window(spec, tile)) for tile in spec.tiles])
     west, south = boxes[:, :2].min(axis=0)
     east, north = boxes[:, 2:].max(axis=0)
+    if east - west > _WIDEST:
+        raise InputError(
+            f"tiles {', '.join(spec.tiles)} span {east - west:.0f}° of longitude, and the land-cover map of an archive "
+            f"covers all of it: at most {_WIDEST}°; make an archive for each side of the antimeridian"
+        )
     return float(west), float(south), float(east), float(north)
 
 

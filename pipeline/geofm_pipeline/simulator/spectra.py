@@ -1,7 +1,8 @@
 """Reflectance of the ground by day: six bands in the order of BANDS, as counts (reflectance × 10⁴).
 
 Endmembers are rounded values of our own, of the size that spectral libraries and ordinary HLS pixels show; they are
-not measurements. What mixes them are the climate tables: green by growing degree days, autumn by chill, drought by soil water.
+not measurements. What mixes them are the climate tables: green by growing degree days, autumn by chill, drought by
+soil water.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,15 @@ from geofm_pipeline.covariates import land_cover_fractions, weather_monthly
 from geofm_pipeline.errors import NothingFoundError
 from geofm_pipeline.progress import Progress
 from geofm_pipeline.stages.inputs import Inputs
-from geofm_pipeline.workspace import Workspace, commit_table, committed, file_digest, write_parquet, write_text
+from geofm_pipeline.workspace import (
+    Workspace,
+    check_frame,
+    commit_table,
+    committed,
+    named_frame,
+    write_parquet,
+    write_text,
+)
 from geofm_pipeline.years import Years
 from geofm_sampling import Design, PlanRecord, build_frame, draw_master, fit_strata, plan_record
 from geofm_sampling.covariates import WORLDCOVER_GROUPS, land_cover_codes
@@ -65,7 +72,7 @@ def make_plan(
     if digest is None:
         digest = _plan_anew(space, inputs, design, scenes, progress, card)
     plan = PLAN.check(pq.read_table(space.plan))
-    assert _frame_digest(space) == _metadata(plan, "geofm_frame"), "the frame changed after the plan was committed"
+    check_frame(space)
     parts = [str(part) for part in sorted(space.frame.glob("*.parquet"))]  # by tile name, hence by unit
     frame = pq.read_table(parts, columns=[*FRAME.columns])
     return Planned(frame=FRAME.check(frame), plan=plan, digest=digest)
@@ -96,7 +103,7 @@ def _plan_anew(
     plan = draw_master(frame, design)
     _write_frame(space, frame, cells)
     write_text(space.frame / "strata.json", strata.to_json() + "\n")
-    plan = _with_metadata(PLAN.describe(plan), "geofm_frame", _frame_digest(space))
+    plan = named_frame(space, PLAN.describe(plan))
     digest = commit_table(space, space.plan, plan)
     _note_plan(card, progress, frame, cells, plan, design, digest)
     return digest
@@ -183,21 +190,6 @@ def _with_covariates(frame: pa.Table, cells: pa.Table) -> pa.Table:
 
 def _covariates(cells: pa.Table) -> list[str]:
     return [name for name in cells.column_names if name.startswith((LAND_COVER_PREFIX, WEATHER_PREFIX))]
-
-
-def _frame_digest(space: Workspace) -> str:
-    parts = [*sorted(space.frame.glob("*.parquet")), space.frame / "strata.json"]
-    lines = "\n".join(f"{part.name} {file_digest(part)}" for part in parts)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _metadata(table: pa.Table, key: str) -> str:
-    metadata: dict[bytes, bytes] = table.schema.metadata or {}
-    return metadata.get(key.encode(), b"").decode()
-
-
-def _with_metadata(table: pa.Table, key: str, value: str) -> pa.Table:
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), key.encode(): value.encode()})
 
 
 def _note_plan(

@@ -5,7 +5,6 @@ Sizes are those of real HLS v2.0 granules, so the simulated archive, whose files
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,7 +91,7 @@ def project(planned: Planned, scenes: pa.Table, config: SampleConfig) -> Project
     fill = config.chip_size**2 / BLOCK**2
     screening = granules * FMASK_FILE_BYTES
     pixels = dates * (len(BANDS) * BLOCK_BYTES + FMASK_BLOCK_BYTES + (len(BANDS) + 1) * HEADER_BYTES // 8)
-    workers = config.workers or os.cpu_count() or 1
+    workers = config.processes
     chip_bytes = config.timesteps * (2 * len(BANDS) + 1) * config.chip_size**2
     work = chips * config.timesteps / 4 * max(fill, 0.1) / CHIPS_PER_SECOND + granules / GRANULES_PER_SECOND
     return Projection(
@@ -142,12 +141,13 @@ def refuse_too_much(projection: Projection, config: SampleConfig, out: Path) -> 
             f"{human_bytes(projection.write_bytes)}, more than --max-bytes {config.max_bytes}; {remedy}, or raise it"
         )
     free = shutil.disk_usage(out).free
-    if projection.write_bytes > free:
+    still = projection.write_bytes - sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    if still > free:
         raise ResourceError(
-            f"the run would write {human_bytes(projection.write_bytes)}, {out} has {human_bytes(free)} free; "
+            f"the run would write {human_bytes(still)} more, {out} has {human_bytes(free)} free; "
             f"{remedy}, or name an --out with more room"
         )
-    workers, memory = config.workers or os.cpu_count() or 1, psutil.virtual_memory().total
+    workers, memory = config.processes, psutil.virtual_memory().total
     if config.scheduler is None and projection.memory_bytes * workers > memory:
         raise ResourceError(
             f"{workers} workers of {human_bytes(projection.memory_bytes)} exceed the machine's {human_bytes(memory)} "

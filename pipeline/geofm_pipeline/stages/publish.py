@@ -14,10 +14,11 @@ from geofm_pipeline.card import Card
 from geofm_pipeline.chips import ChipRequest
 from geofm_pipeline.hls.bands import BANDS, SENSOR_CODE
 from geofm_pipeline.hls.grid import tile_grid, unproject
+from geofm_pipeline.progress import Progress
 from geofm_pipeline.stages.plan import Planned
 from geofm_pipeline.stages.respond import Responded
 from geofm_pipeline.store import StoreSpec, StoreSummary, finalise
-from geofm_pipeline.workspace import Workspace, write_parquet
+from geofm_pipeline.workspace import Workspace, commit_table
 from geofm_sampling.contract import Column, TableContract
 from geofm_sampling.unit import unpack_units
 from geofm_sampling.weights import Weights, sample_weights
@@ -48,7 +49,7 @@ SAMPLES = TableContract(
         "weight_design": Column(type=pa.float64(), meaning="1 / (pi_star × read rate): the observable population"),
         "weight": Column(type=pa.float64(), meaning="weight_design after trimming and raking (none in this version)"),
         "weight_full": Column(
-            type=pa.float64(), meaning="weight_design / observable rate: the frame, if missing at random"
+            type=pa.float64(), meaning="weight_design / observable rate: all units of strata with chips"
         ),
         "clear": Column(type=pa.list_(pa.float32()), meaning="share of clear pixels per date, from screening"),
         "valid": Column(type=pa.list_(pa.float32()), meaning="share of valid pixels per date, as written"),
@@ -82,12 +83,16 @@ def publish(
     planned: Planned,
     responded: Responded,
     requests: Sequence[ChipRequest],
+    progress: Progress,
     card: Card,
 ) -> StoreSummary:
     """Seal the store and write samples.parquet; safe to repeat."""
     rows = store_rows(responded.drawn, planned.frame, requests)
     summary = finalise(space.store, spec, space.work / "parts", rows)
-    write_parquet(space.samples, _samples(rows, responded, summary))
+    commit_table(space, space.samples, _samples(rows, responded, summary))
+    for sentence in _weight_notes(responded, summary):
+        if card.say(sentence):
+            progress.say(f"write: {sentence}")
     card.set("read", _read_facts(summary))
     card.set("store", _store_facts(spec, summary))
     return summary
@@ -120,6 +125,23 @@ def _samples(rows: pa.Table, responded: Responded, summary: StoreSummary) -> pa.
     return SAMPLES.describe(table).replace_schema_metadata(
         {b"geo": json.dumps(_GEO).encode(), b"geofm_samples_version": SAMPLES_VERSION.encode()}
     )
+
+
+def _weight_notes(responded: Responded, summary: StoreSummary) -> list[str]:
+    """What no weight stands for: strata that were looked at and have no written chip."""
+    drawn = responded.drawn["stratum"].to_numpy()
+    looked = set(responded.table["stratum"].to_pylist())
+    written, attempted = set(drawn[summary.splits >= 0].tolist()), set(drawn.tolist())
+    notes = []
+    if lost := attempted - written:
+        notes.append(
+            f"All chips of {len(lost)} of {len(attempted)} strata could not be read: no weight stands for their units."
+        )
+    if empty := looked - attempted:
+        notes.append(
+            f"{len(empty)} of {len(looked)} strata have no observable unit: weight_full does not cover their ground."
+        )
+    return notes
 
 
 _GEO = {

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from geofm_pipeline.card import Card
 from geofm_pipeline.cluster import A, R, Runner
 from geofm_pipeline.config import SampleConfig
-from geofm_pipeline.errors import NothingFoundError
+from geofm_pipeline.errors import ArchiveError, NothingFoundError
 from geofm_pipeline.fmask_counts import OK
 from geofm_pipeline.progress import Progress
-from geofm_pipeline.screening import Screening
+from geofm_pipeline.screening import MapTasks, Screening
 from geofm_pipeline.stages.plan import Planned
 from geofm_pipeline.store import assign_rows
 from geofm_pipeline.workspace import Workspace, commit_table, committed
@@ -99,15 +99,14 @@ def _look(screening: Screening, frame: pa.Table, design: Design) -> Look:
     return look
 
 
-def _mapper(runner: Runner, progress: Progress) -> Callable[[Callable[[A], R], Sequence[A]], Iterator[R]]:
-    """Batches of granules through the runner, in the order of the batches."""
+def _mapper(runner: Runner, progress: Progress) -> MapTasks:
+    """Batches of granules through the runner; results come as they finish and are not collected."""
 
     def map_tasks(task: Callable[[A], R], batches: Sequence[A]) -> Iterator[R]:
-        if not batches:
-            return iter(())
-        results = runner.run(task, batches)
-        done = dict(progress.count(results, total=len(batches), label="screen", unit="batches"))
-        return (done[position] for position in range(len(batches)))
+        if batches:
+            results = runner.run(task, batches)
+            for _, result in progress.count(results, total=len(batches), label="screen", unit="batches"):
+                yield result
 
     return map_tasks
 
@@ -132,6 +131,12 @@ def _note_screening(card: Card, progress: Progress, screening: Screening) -> Non
     unusable = [row for row in granules if row["state"] != OK]
     for row in unusable[:SHOWN]:
         progress.say(f"respond: {row['granule_id']} Fmask cannot be used: {row['state']}")
+    if granules and len(unusable) == len(granules):
+        raise ArchiveError(
+            f"none of the {len(granules):,} Fmask files could be used ({unusable[0]['granule_id']}: "
+            f"{unusable[0]['state']}); is the archive of this catalogue there and readable? Nothing was concluded from "
+            "it: the same command tries again"
+        )
     if unusable:
         sentence = (
             f"The Fmask of {len(unusable):,} of {len(granules):,} granules cannot be used; they count as not seen."

@@ -6,20 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from geofm_pipeline.chips import ChipRequest
 from geofm_pipeline.cluster import Runner
 from geofm_pipeline.cog.reader import BlockChipReader
+from geofm_pipeline.errors import ArchiveError
 from geofm_pipeline.progress import Progress
 from geofm_pipeline.scenes import scene_refs
 from geofm_pipeline.store import GroupResult, RowRequest, StoreSpec, pending_groups, write_group
-from geofm_pipeline.store.order import clusters
+from geofm_pipeline.store.parts import part_path, read_part
 from geofm_sampling.unit import unpack_units
 
 READ_THREADS = 2
 """Per worker: one decodes while another waits for the disk or the network."""
+
+
+MOST_TOMBSTONES = 0.5
+"""Share of unreadable chips above which a run stops instead of sealing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +33,9 @@ class WriteTask:
     store: Path
     spec: StoreSpec
     parts: Path
-    scratch: Path
     group: int
     requests: Sequence[RowRequest]
-    """Every sample of the group, in the order in which to read them."""
+    """Every sample of the group."""
 
 
 def write_task(task: WriteTask) -> GroupResult:
@@ -41,7 +44,6 @@ def write_task(task: WriteTask) -> GroupResult:
         task.store,
         task.spec,
         task.parts,
-        task.scratch,
         task.group,
         task.requests,
         BlockChipReader(threads=READ_THREADS),
@@ -57,15 +59,14 @@ def write(
     progress: Progress,
 ) -> None:
     """Write every group that is not written yet; `requests` are in order of the global index."""
-    parts, scratch = work / "parts", work / "scratch"
+    parts = work / "parts"
     tasks = [
         WriteTask(
             store=store,
             spec=spec,
             parts=parts,
-            scratch=scratch,
             group=group,
-            requests=_in_reading_order([(index, requests[index]) for index in spec.group_rows(group)]),
+            requests=[RowRequest(index=index, chip=requests[index]) for index in spec.group_rows(group)],
         )
         for group in pending_groups(store, spec, parts)
     ]
@@ -78,13 +79,27 @@ def write(
     )
     for _ in counted:
         pass
+    _refuse_a_lost_archive(spec, parts)
 
 
-def _in_reading_order(rows: Sequence[tuple[int, ChipRequest]]) -> list[RowRequest]:
-    """Chips of one (tile, season) cluster together, so that the files they share are opened once."""
-    units = np.array([request.unit for _, request in rows], dtype=np.uint64)
-    order = np.lexsort((units, clusters(units)))
-    return [RowRequest(index=rows[place][0], chip=rows[place][1]) for place in order]
+def _refuse_a_lost_archive(spec: StoreSpec, parts: Path) -> None:
+    """Stop before sealing when most chips cannot be read: that is an archive that went away, not so many bad files.
+
+    The groups with failures are forgotten, so that the same command reads them again.
+    """
+    results = [read_part(parts, group, spec_digest=spec.digest) for group in range(spec.groups)]
+    hit = [result for result in results if result is not None and result.tombstones]
+    stones = [stone for result in hit for stone in result.tombstones]
+    if len(stones) <= MOST_TOMBSTONES * spec.n:
+        return
+    for result in hit:
+        part_path(parts, result.group).unlink()
+    first = stones[0]
+    raise ArchiveError(
+        f"{len(stones):,} of {spec.n:,} chips cannot be read (first: {first.granule} {first.band}: {first.cause}); so "
+        "many are no accident: is the archive of this catalogue there and readable? Nothing was sealed; the same "
+        "command reads them again"
+    )
 
 
 def chip_requests(drawn: pa.Table, scenes: pa.Table) -> list[ChipRequest]:

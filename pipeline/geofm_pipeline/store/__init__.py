@@ -5,7 +5,7 @@ from geofm_pipeline.store.finalise import ROWS, StoreSummary, finalise
 from geofm_pipeline.store.order import assign_rows, clusters
 from geofm_pipeline.store.parts import GroupResult, Tombstone
 from geofm_pipeline.store.report import Finding, VerifyReport
-from geofm_pipeline.store.skeleton import create
+from geofm_pipeline.store.skeleton import create, is_sealed
 from geofm_pipeline.store.spec import StoreSpec
 from geofm_pipeline.store.verify import verify
 from geofm_pipeline.store.workbench import RowRequest
@@ -24,6 +24,7 @@ __all__ = [
     "clusters",
     "create",
     "finalise",
+    "is_sealed",
     "pending_groups",
     "remove_leftovers",
     "verify",

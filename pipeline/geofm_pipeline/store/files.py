@@ -9,18 +9,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import google_crc32c
 
 from geofm_pipeline.errors import OutputConflictError, ResourceError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 """What a user can remedy: no room, a quota, a size limit, a folder that may not be written to."""
+_OPEN_FILES = 65_536
 _READ = 8 << 20
 
 
@@ -30,12 +32,28 @@ def disk_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise ResourceError(
+                f"cannot open {place} ({error.strerror}): raise the limit of open files (`ulimit -n`), or use fewer "
+                "--workers or --group-shards; what is committed is kept"
+            ) from error
         if error.errno not in _FULL:
             raise
         raise ResourceError(
             f"cannot write {place} ({error.strerror}): free space there, or name an --out on another disk; "
             "what is committed is kept, and the same command continues where it stopped"
         ) from error
+
+
+def allow_open_files() -> None:
+    """Raise this process's soft limit of open files: the usual 1,024 is for users of select(), which we are not.
+
+    A write group holds two files per shard open, 32 by default, and a process may write many groups at once.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -45,25 +63,56 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+class PendingFile:
+    """A file that grows under a temporary name until :meth:`place` puts it in the place of `target`.
+
+    `temp_dir` lies on the same file system, outside the store. All methods raise ResourceError on a full disk.
+    """
+
+    def __init__(self, target: Path, temp_dir: Path) -> None:
+        self._target = target
+        self._temp = temp_dir / f"{target.name}.{os.getpid()}.{uuid.uuid4().hex}.tmp"
+        with disk_errors(target):
+            self.fd = os.open(self._temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._placed = False
+
+    def append(self, data: bytes) -> None:
+        """Write all of `data` at the end."""
+        with disk_errors(self._target):
+            write_all(self.fd, data)
+
+    def sync(self) -> None:
+        """Make the content durable; call before `place`."""
+        with disk_errors(self._target):
+            os.fsync(self.fd)
+
+    def place(self) -> None:
+        """Rename over the target; durable once the folder is synced."""
+        with disk_errors(self._target):
+            self._temp.rename(self._target)
+        self._placed = True
+
+    def close(self) -> None:
+        """Close the file, and remove it unless it was placed."""
+        os.close(self.fd)
+        if not self._placed:
+            self._temp.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(target: Path, temp_dir: Path) -> Iterator[int]:
     """A file descriptor whose content takes the place of `target` when the block ends without an error.
 
     `temp_dir` lies on the same file system, outside the store.
     """
-    temp = temp_dir / f"{target.name}.{os.getpid()}.{uuid.uuid4().hex}.tmp"
-    with disk_errors(target):
-        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            yield fd
-            os.fsync(fd)
-            temp.rename(target)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                temp.unlink()
-            raise
-        finally:
-            os.close(fd)
+    pending = PendingFile(target, temp_dir)
+    try:
+        with disk_errors(target):
+            yield pending.fd
+        pending.sync()
+        pending.place()
+    finally:
+        pending.close()
 
 
 def write_file(target: Path, data: bytes, temp_dir: Path) -> None:
@@ -124,7 +173,8 @@ def writer_lock(path: Path) -> Iterator[None]:
 def _take(lock: Path) -> int:
     host = socket.gethostname()
     while True:
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with disk_errors(lock):
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             owner = os.read(fd, 4096).decode(errors="replace").split()
             _refuse_if_held(fd, lock, owner, host)

@@ -192,7 +192,7 @@ def _chunks(layout: ArrayLayout, values: NDArray[np.generic]) -> Iterator[tuple[
         padded[: len(part)] = part
         data = encoder.encode(padded)
         if data is not None:
-            yield layout.key(chunk), data
+            yield layout.key(chunk), b"".join(data.pieces)
 
 
 def _statistics(spec: StoreSpec, sums: dict[int, BandSums]) -> JsonObject:

@@ -62,6 +62,15 @@ def clusters(units: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.asarray((ids >> np.uint64(_TILE_SHIFT)) << np.uint64(_SEASON_BITS) | season)
 
 
+def reading_order(units: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Positions of the units in the order in which a group is read and stored, shape (n,).
+
+    Units of one cluster together, so that the files they share are opened once; does not depend on the given order.
+    """
+    ids = np.asarray(units, dtype=np.uint64)
+    return np.lexsort((ids, clusters(ids)))
+
+
 def _deal(units: NDArray[np.uint64], strata: NDArray[np.int32], seed: int) -> NDArray[np.int64]:
     """Sequence in which units fill the groups: clusters by their dealt position, units of a cluster together."""
     keys, cluster, size = np.unique(clusters(units), return_inverse=True, return_counts=True)

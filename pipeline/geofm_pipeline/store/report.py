@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geofm_pipeline.errors import StoreDamagedError
+from geofm_pipeline.progress import human_bytes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,16 +55,23 @@ class VerifyReport:
         """Indices of all samples that are hit, ascending."""
         return np.unique(np.concatenate([np.empty(0, np.int64), *(finding.samples for finding in self.findings)]))
 
+    def __str__(self) -> str:
+        """One sentence where all is well, else the findings and the remedy in one paragraph."""
+        if self.ok:
+            checked = "every byte is as written" if self.deep else "every shard has the size that was written"
+            return f"{checked}: {self.samples:,} samples, {self.files:,} files, {human_bytes(self.bytes)}"
+        shown = "; ".join(str(finding) for finding in self.findings[:5])
+        more = f"; and {len(self.findings) - 5} more" if len(self.findings) > 5 else ""
+        return (
+            f"{self.path} is damaged in {len(self.findings)} files, {len(self.damaged)} of {self.samples} samples "
+            f"are hit: {shown}{more}. Restore these files from a copy, or remove {self.path} and run the same command "
+            "again: it gives the same bytes"
+        )
+
     def raise_if_damaged(self) -> None:
         """Raise StoreDamagedError naming the findings, if there are any."""
-        if self.findings:
-            shown = "; ".join(str(finding) for finding in self.findings[:5])
-            more = f"; and {len(self.findings) - 5} more" if len(self.findings) > 5 else ""
-            raise StoreDamagedError(
-                f"{self.path} is damaged in {len(self.findings)} files, {len(self.damaged)} of {self.samples} samples "
-                f"are hit: {shown}{more}. Restore these files from a copy, or write the store again: the same command "
-                "gives the same bytes"
-            )
+        if not self.ok:
+            raise StoreDamagedError(str(self))
 
 
 def _ranges(indices: NDArray[np.int64]) -> str:

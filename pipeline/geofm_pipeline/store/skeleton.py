@@ -47,6 +47,11 @@ def create(path: Path, spec: StoreSpec) -> None:
     check_store(path, spec)
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a complete store is at `path`; raises as :func:`read_root` does for a damaged one."""
+    return (path / ROOT).exists() and bool(read_root(path).get("complete"))
+
+
 def read_root(path: Path) -> JsonObject:
     """The `geofm` attributes of a store's root.
 

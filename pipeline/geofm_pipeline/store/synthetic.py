@@ -107,13 +107,13 @@ def synthetic_rows(spec: StoreSpec) -> pa.Table:
 
 
 def write_synthetic_store(out: Path, spec: StoreSpec, reader: ChipReader, *, threads: int = 1) -> StoreSummary:
-    """Write and seal `out/store.zarr`, or continue one; parts and scratch lie beside it."""
-    path, parts, scratch = out / "store.zarr", out / "parts", out / "scratch"
+    """Write and seal `out/store.zarr`, or continue one; parts lie beside it."""
+    path, parts = out / "store.zarr", out / "parts"
     create(path, spec)
     requests = synthetic_requests(spec)
     for group in pending_groups(path, spec, parts):
         rows = spec.group_rows(group)
-        write_group(path, spec, parts, scratch, group, requests[rows.start : rows.stop], reader, threads=threads)
+        write_group(path, spec, parts, group, requests[rows.start : rows.stop], reader, threads=threads)
     return finalise(path, spec, parts, synthetic_rows(spec))
 
 

@@ -1,4 +1,4 @@
-"""The work on one chip: its encoded chunks, its valid pixels and its exact sums, on threads."""
+"""The work on one chip: its encoded chunks, its valid pixels and its exact sums, one task of a thread pool."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geofm_pipeline.chips import Chip, ChipFailure, ChipRequest
-from geofm_pipeline.store.codec import ChunkEncoder
+from geofm_pipeline.store.codec import Chunk, ChunkEncoder
 from geofm_pipeline.store.layout import ArrayLayout
 from geofm_pipeline.store.parts import Tombstone
 from geofm_pipeline.store.shards import ARRAYS
 from geofm_pipeline.store.spec import TOMBSTONE, StoreSpec
-from geofm_pipeline.store.sums import BandSums, chip_sums, valid_pixels
+from geofm_pipeline.store.sums import BandSums, chip_sums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +30,7 @@ class RowRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """What remains of a chip once its chunks are in the scratch file."""
+    """What remains of a chip once its chunks are written."""
 
     request: RowRequest
     valid_pixels: tuple[int, ...]
@@ -47,44 +46,43 @@ class Account:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InWork:
-    """A chip whose chunks and account are being made."""
+class Finished:
+    """A chip whose pixels are no longer needed."""
 
-    index: int
-    chunks: Mapping[str, Future[bytes | None]]
-    """By array; None where all is fill."""
-    account: Future[Account]
+    account: Account
+    chunks: Mapping[str, Chunk | None]
+    """By array; None where all is fill, {} for a tombstone."""
 
 
 class Workbench:
-    """Encoders and threads of one group; sums are made beside the encoding, so that neither waits for the other."""
+    """Encoders and threads of one group; a chip is one task, whose pixels stay in the cache of one core."""
 
     def __init__(self, spec: StoreSpec, layouts: Mapping[str, ArrayLayout], threads: int) -> None:
         self._spec = spec
         self._encoders = {name: ChunkEncoder(layouts[name]) for name in ARRAYS}
-        self._encoding = ThreadPoolExecutor(threads)
-        self._accounting = ThreadPoolExecutor(-(-threads // 3))  # sums take about a third of the time of encoding
+        self._pool = ThreadPoolExecutor(threads)
 
     def __enter__(self) -> Workbench:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._encoding.shutdown(cancel_futures=True)
-        self._accounting.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
 
-    def submit(self, request: RowRequest, answer: Chip | ChipFailure) -> InWork:
+    def submit(self, request: RowRequest, answer: Chip | ChipFailure) -> Future[Finished]:
         """Start the work on one answer of the reader."""
         assert answer.unit == request.chip.unit, f"the reader answered unit {answer.unit} for {request.chip.unit}"
         if isinstance(answer, ChipFailure):
-            account = self._accounting.submit(_bury, self._spec, request, answer)
-            return InWork(index=request.index, chunks={}, account=account)
+            return self._pool.submit(_bury, self._spec, request, answer)
         _check_chip(self._spec, answer)
-        pixels: dict[str, NDArray[np.int16] | NDArray[np.uint8]] = {"image": answer.image, "fmask": answer.fmask}
-        return InWork(
-            index=request.index,
-            chunks={name: self._encoding.submit(self._encoders[name].encode, pixels[name]) for name in ARRAYS},
-            account=self._accounting.submit(_account, self._spec, request, answer),
-        )
+        return self._pool.submit(self._work, request, answer)
+
+    def _work(self, request: RowRequest, chip: Chip) -> Finished:
+        chunks = {
+            "image": self._encoders["image"].encode(chip.image),
+            "fmask": self._encoders["fmask"].encode(chip.fmask),
+        }
+        account = _account(self._spec, request, chip)
+        return Finished(account=account, chunks=chunks)
 
 
 def _check_chip(spec: StoreSpec, chip: Chip) -> None:
@@ -96,16 +94,11 @@ def _check_chip(spec: StoreSpec, chip: Chip) -> None:
 
 
 def _account(spec: StoreSpec, request: RowRequest, chip: Chip) -> Account:
-    valid = valid_pixels(chip.image, chip.fmask, spec.mask_rule)
-    return Account(
-        request=request,
-        valid_pixels=tuple(int(np.count_nonzero(plane)) for plane in valid),
-        sums=chip_sums(chip.image, valid),
-        tombstone=None,
-    )
+    pixels, sums = chip_sums(chip.image, chip.fmask, spec.mask_rule)
+    return Account(request=request, valid_pixels=pixels, sums=sums, tombstone=None)
 
 
-def _bury(spec: StoreSpec, request: RowRequest, failure: ChipFailure) -> Account:
+def _bury(spec: StoreSpec, request: RowRequest, failure: ChipFailure) -> Finished:
     """A permanent failure becomes a tombstone; a transient one is raised, for the group to be tried again."""
     error = failure.error
     if error.transient:
@@ -113,4 +106,5 @@ def _bury(spec: StoreSpec, request: RowRequest, failure: ChipFailure) -> Account
     stone = Tombstone(
         index=request.index, unit=request.chip.unit, granule=error.granule, band=error.band, cause=error.cause
     )
-    return Account(request=request, valid_pixels=(0,) * spec.timesteps, sums=None, tombstone=stone)
+    account = Account(request=request, valid_pixels=(0,) * spec.timesteps, sums=None, tombstone=stone)
+    return Finished(account=account, chunks={})

@@ -1,43 +1,44 @@
 """Writes the shards of a store, group by group; the only code that does.
 
 *Group*: a run of whole shards written by one call of :func:`write_group`, the unit of work, of resuming and of a
-Dask task. Chips arrive in any order, are encoded at once to a nameless scratch file and then laid into their shards
-in row order, so memory holds a few chips and never a group. A shard appears by rename; after the last one the
-group's part is written, and that commits the group. Writing a group again gives the same bytes, so a second or late
-worker changes nothing.
+Dask task. Chips are read cluster by cluster, encoded on threads and appended, in the order of reading, to the shards
+of the group, which all grow at once under temporary names; so memory holds a few chips and never a group, and each
+byte is written once. When all are complete and synced they are renamed into the store; then the group's part is
+written, and that commits the group. Writing a group again gives the same bytes, so a second or late worker changes
+nothing.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geofm_pipeline.chips import ChipReader, ReadStats
 from geofm_pipeline.errors import OutputConflictError
 from geofm_pipeline.hls.bands import SENSOR_CODE
 from geofm_pipeline.store.checks import ShardJob
-from geofm_pipeline.store.codec import prepare
+from geofm_pipeline.store.codec import keep_memory, prepare
 from geofm_pipeline.store.files import disk_errors
 from geofm_pipeline.store.layout import fmask_layout, image_layout
+from geofm_pipeline.store.order import reading_order
 from geofm_pipeline.store.parts import GroupResult, ShardRecord, read_part, write_part
-from geofm_pipeline.store.shards import Scratch, write_shards
+from geofm_pipeline.store.shards import GroupShards
 from geofm_pipeline.store.skeleton import check_store
 from geofm_pipeline.store.spec import SPLITS, StoreSpec
 from geofm_pipeline.store.sums import BandSums
-from geofm_pipeline.store.workbench import Account, InWork, RowRequest, Workbench
+from geofm_pipeline.store.workbench import Account, Finished, RowRequest, Workbench
 
 
 def write_group(
     path: Path,
     spec: StoreSpec,
     parts_dir: Path,
-    scratch_dir: Path,
     group: int,
     requests: Sequence[RowRequest],
     reader: ChipReader,
@@ -50,9 +51,8 @@ def write_group(
     ----------
     path : the store, made by `create`
     parts_dir : folder beside the store, on the same file system, for parts and temporary files
-    scratch_dir : fast local folder; holds up to one encoded group, and nothing after the call, even after a kill
-    requests : exactly the rows of the group, in the order in which the reader should read them
-    threads : encoding threads; sums and files take other threads; memory is about 2 · threads + 2 chips
+    requests : exactly the rows of the group, in any order; they are read and stored in that of `reading_order`
+    threads : encoding threads, beside the calling one, which reads and writes; memory is about 2 · threads + 2 chips
 
     Raises
     ------
@@ -71,16 +71,18 @@ def write_group(
     _check_requests(spec, group, requests)
     temp_dir = temporary_folder(parts_dir)
     prepare()
+    keep_memory(2 * prod(spec.image_shape))
     before = replace(reader.stats)
-    with Scratch(scratch_dir, spec, group) as scratch:
-        accounts = _encode_group(spec, requests, reader, scratch, threads)
+    with GroupShards(path, temp_dir, spec, group) as shards:
+        accounts = _encode_group(spec, _in_reading_order(requests), reader, shards, threads)
+        shards.complete(max(2, threads))
         # A worker that was given up as lost may get here late: then the group is another's, and stays as it is.
         done = _committed(path, spec, parts_dir, group, deep=False)
         if done is not None:
             return done
         _refuse_sealed(path, spec)
-        shards, places = write_shards(path, temp_dir, scratch, max(2, threads))
-    result = _result(spec, accounts, scratch, shards, places, _since(before, reader.stats))
+        records = shards.place()
+    result = _result(spec, accounts, shards, records, _since(before, reader.stats))
     write_part(parts_dir, temp_dir, result)
     return result
 
@@ -153,50 +155,56 @@ def _check_requests(spec: StoreSpec, group: int, requests: Sequence[RowRequest])
         assert request.split in SPLITS.values(), f"row {request.index} has split {request.split}"
 
 
+def _in_reading_order(requests: Sequence[RowRequest]) -> list[RowRequest]:
+    """The one order in which a group is read and stored; here and not the caller's, as it decides bytes."""
+    units = np.array([request.chip.unit for request in requests], dtype=np.uint64)
+    return [requests[place] for place in reading_order(units)]
+
+
 def _encode_group(
-    spec: StoreSpec, requests: Sequence[RowRequest], reader: ChipReader, scratch: Scratch, threads: int
+    spec: StoreSpec, requests: Sequence[RowRequest], reader: ChipReader, shards: GroupShards, threads: int
 ) -> list[Account]:
-    """Read and encode all chips into the scratch file, holding a few at a time; accounts in the order of the rows."""
+    """Read, encode and append all chips, holding a few at a time; accounts in the order of the rows."""
     accounts: list[Account] = []
 
-    def finish(work: InWork) -> None:
-        for array, chunk in work.chunks.items():
-            scratch.append(array, work.index, chunk.result())
-        accounts.append(work.account.result())
+    def append(work: Future[Finished]) -> None:
+        finished = work.result()
+        for array, chunk in finished.chunks.items():
+            shards.append(array, finished.account.request.index, chunk)
+        accounts.append(finished.account)
 
-    with Workbench(spec, scratch.layouts, threads) as bench:
-        in_work: deque[InWork] = deque()
+    with Workbench(spec, shards.layouts, threads) as bench:
+        in_work: deque[Future[Finished]] = deque()
         for request, answer in zip(requests, reader.read([request.chip for request in requests]), strict=True):
             in_work.append(bench.submit(request, answer))
             if len(in_work) > 2 * threads:
-                finish(in_work.popleft())
+                append(in_work.popleft())
         for work in in_work:
-            finish(work)
+            append(work)
     return sorted(accounts, key=lambda account: account.request.index)
 
 
 def _result(
     spec: StoreSpec,
     accounts: Sequence[Account],
-    scratch: Scratch,
-    shards: tuple[ShardRecord, ...],
-    places: dict[str, NDArray[np.uint64]],
+    shards: GroupShards,
+    records: tuple[ShardRecord, ...],
     stats: ReadStats,
 ) -> GroupResult:
     scenes = [account.request.chip.scenes for account in accounts]
     return GroupResult(
-        group=scratch.group,
+        group=shards.group,
         spec_digest=spec.digest,
         units=np.array([account.request.chip.unit for account in accounts], dtype=np.uint64),
         splits=np.array([account.split for account in accounts], dtype=np.int8),
         dates=np.array([[scene.date for scene in row] for row in scenes], dtype=np.int32),
         sensors=np.array([[SENSOR_CODE[scene.sensor] for scene in row] for row in scenes], dtype=np.int8),
         valid_pixels=np.array([account.valid_pixels for account in accounts], dtype=np.int32),
-        image_index=places["image"],
-        fmask_index=places["fmask"],
-        image_crc32c=scratch.crcs["image"],
-        fmask_crc32c=scratch.crcs["fmask"],
-        shards=shards,
+        image_index=shards.places["image"],
+        fmask_index=shards.places["fmask"],
+        image_crc32c=shards.crcs["image"],
+        fmask_crc32c=shards.crcs["fmask"],
+        shards=records,
         sums=_sums_by_split(spec, accounts),
         tombstones=tuple(account.tombstone for account in accounts if account.tombstone is not None),
         stats=stats,

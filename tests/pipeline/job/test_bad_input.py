@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from geofm_pipeline.catalogs import find_scenes
 from geofm_pipeline.cli import run
+from geofm_pipeline.region import parse_region
+from geofm_pipeline.scenes import scene_refs
 from geofm_pipeline.simulator import Archive
+from geofm_pipeline.years import parse_years
 
 from .conftest import job_words
 from .test_job import dataset_bytes
@@ -35,6 +40,10 @@ from .test_job import dataset_bytes
         (("--min-clear", "1", "--timesteps", "9"), 3, "none of the"),
         (("--max-bytes", "1 kB"), 7, "more than --max-bytes 1 kB"),
         (("--chip-size", "100"), 2, "one of (64, 128, 256)"),
+        (("--timesteps", "65"), 2, "--timesteps 65"),
+        (("--max-gap", "100000"), 2, "--max-gap 100000"),
+        (("--out", "/dev/null/out"), 2, "lies below a file"),
+        (("--out", "/sys/geofm-out"), 7, "cannot write"),
     ],
 )
 def test_a_request_that_cannot_be_met_says_why(
@@ -117,6 +126,111 @@ def test_a_band_that_cannot_be_read_leaves_tombstones(own_archive: Archive, tmp_
     assert all(row["state"] == "written" and row["weight"] > 0 for row in samples if row not in hit)
     assert len(card["store"]["tombstones"]) == len(hit)
     assert run(["verify", str(out)]) == 0
+
+
+@pytest.mark.parametrize("stage", ["screening", "writing"])
+def test_an_archive_that_went_away_is_not_sealed_as_tombstones(
+    own_archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    """When most files are gone the run stops with exit code 4; once they are back the same command finishes."""
+    out, clean = tmp_path / "out", tmp_path / "clean"
+    assert run(job_words(own_archive, clean)) == 0
+    if stage == "writing":
+        assert run(job_words(own_archive, out)) == 0
+        for name in ("store.zarr", "work", "samples.parquet"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / "samples.parquet").unlink()
+    granules = sorted(own_archive.root.glob("HLS.*"))
+    (tmp_path / "away").mkdir()
+    for granule in granules:
+        granule.rename(tmp_path / "away" / granule.name)
+    capsys.readouterr()
+    assert run(job_words(own_archive, out)) == 4
+    assert "is the archive of this catalogue there and readable?" in capsys.readouterr().err
+    assert run(job_words(own_archive, out)) == 4
+    for granule in granules:
+        (tmp_path / "away" / granule.name).rename(granule)
+    assert run(job_words(own_archive, out)) == 0
+    assert dataset_bytes(out) == dataset_bytes(clean)
+
+
+def test_a_finished_dataset_needs_no_work_folder(archive: Archive, tmp_path: Path) -> None:
+    """Without work/ the same command verifies and reports; a lost shard is named, removing the store repairs it."""
+    out = tmp_path / "out"
+    assert run(job_words(archive, out)) == 0
+    before = dataset_bytes(out)
+    shutil.rmtree(out / "work")
+    assert run(job_words(archive, out)) == 0
+    next((out / "store.zarr" / "image").glob("c*")).unlink()
+    assert run(job_words(archive, out)) == 5
+    shutil.rmtree(out / "store.zarr")
+    assert run(job_words(archive, out)) == 0
+    assert dataset_bytes(out) == before
+
+
+@pytest.mark.parametrize("name", ["frame/strata.json", "frame", "samples.parquet", "plan.parquet", "scenes.parquet"])
+def test_verify_finds_a_table_that_was_removed(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Every committed table and the frame belong to what verify checks."""
+    out = tmp_path / "out"
+    assert run(job_words(archive, out)) == 0
+    path = out / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert run(["verify", str(out)]) == 6
+    assert "restore it" in capsys.readouterr().err
+
+
+def test_samples_are_made_again(archive: Archive, tmp_path: Path) -> None:
+    """samples.parquet may be lost or edited: the same command writes it again, byte for byte."""
+    out = tmp_path / "out"
+    assert run(job_words(archive, out)) == 0
+    before = dataset_bytes(out)
+    (out / "samples.parquet").write_bytes(b"edited")
+    assert run(job_words(archive, out)) == 0
+    assert dataset_bytes(out) == before
+
+
+def test_a_dry_run_says_what_would_be_refused(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--dry-run judges --max-bytes too, without failing."""
+    assert run([*job_words(archive, tmp_path / "out", "--max-bytes", "1 kB"), "--dry-run"]) == 0
+    assert "would be refused" in capsys.readouterr().err
+
+
+def test_equal_years_are_the_same_plan(archive: Archive, tmp_path: Path) -> None:
+    """`[2022]` in a file and `2022` on the command line continue each other."""
+    file = tmp_path / "run.yaml"
+    file.write_text("years: [2022]\n")
+    out = tmp_path / "out"
+    assert run(job_words(archive, out)) == 0
+    assert run(["--config", str(file), *job_words(archive, out, "--years", "")]) == 0
+
+
+def test_simulate_takes_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All three catalogues of an archive made under a relative name lead to the same granules."""
+    monkeypatch.chdir(tmp_path)
+    words = "--tiles 32TNR --years 2022 --per-year 2 --extent 256,1280,256,256"
+    assert run(["simulate", "made", *words.split()]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made"]
+    region, years = parse_region("32TNR"), parse_years(2022)
+    tables = [find_scenes(f"made/{name}", region, years) for name in ("items.json", "catalog.json", "items.parquet")]
+    assert tables[0].num_rows == 2
+    assert tables[0].equals(tables[1])
+    assert tables[0].equals(tables[2])
+    assert all(Path(ref.fmask).is_file() for table in tables for ref in scene_refs(table))
+
+
+@pytest.mark.parametrize(
+    "words", [["--tiles", "32TXX1", "--years", "2022"], ["--tiles", "60KZF,01KAB", "--years", "2022"]]
+)
+def test_simulate_refuses_what_it_cannot_make(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong tile, or tiles on both sides of the antimeridian, are refused before anything is made."""
+    assert run(["simulate", str(tmp_path / "made"), *words, "--extent", "1000,2600,256,256", "--per-year", "1"]) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("geofm-sample: ")
 
 
 def test_an_fmask_with_impossible_codes_is_refused_and_said(

@@ -48,6 +48,7 @@ def start(archive: Archive, out: Path, workers: int) -> subprocess.Popen[bytes]:
         [sys.executable, "-c", f"if __name__ == '__main__':\n  {program}", *words],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        start_new_session=True,
     )
 
 
@@ -112,7 +113,10 @@ def test_an_interrupted_job_says_so_and_is_continued(
     out = tmp_path / "out"
     process = start(archive, out, workers=2)
     wait_for(has_part(out), process)
-    os.kill(process.pid, sent)
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)  # as a terminal does: to the workers as well
+    else:
+        os.kill(process.pid, sent)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors.decode()
     assert "interrupted; what is written is kept" in errors.decode()
