@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -151,7 +150,8 @@ def raw_encode(blocks: list[list[tuple[bytes, Any]]], spec: StoreSpec) -> dict[s
     wall, cpu, checksum = time.perf_counter(), time.process_time(), 0
     for image, fmask in raw_decode(blocks):
         for encoder, pixels in zip(encoders, (image, fmask), strict=True):
-            checksum += zlib.crc32(encoder.encode(pixels) or b"")
+            chunk = encoder.encode(pixels)
+            checksum += chunk.crc32c if chunk else 0
     return finish(wall, cpu, checksum)
 
 
