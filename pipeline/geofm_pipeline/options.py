@@ -39,7 +39,7 @@ def parse_options(argv: Sequence[str]) -> SampleConfig:
     try:
         found = parser.parse_args(_join_negative_values(argv))
     except ArgumentError as error:
-        raise InputError(f"{' '.join(str(error).split())} (see {PROGRAM} --help)") from error
+        raise InputError(f"{_plain(str(error))} (see {PROGRAM} --help)") from error
     values = {f.name: getattr(found, f.name) for f in dataclasses.fields(SampleConfig)}
     return SampleConfig(**values)
 
@@ -71,6 +71,20 @@ def main_parser() -> ArgumentParser:
 def _sentences() -> dict[str, str]:
     doc = docstring_parser.parse_from_object(SampleConfig)
     return {p.arg_name: (p.description or "").replace("%", "%%") for p in doc.params}
+
+
+_KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+_TYPE_ERROR = re.compile(r"""Parser key "(\w+)": Expected a <class '(\w+)'>\. Got value: (.*)""")
+
+
+def _plain(message: str) -> str:
+    """jsonargparse's message in one line, with the option's own name and without Python's classes."""
+    line = " ".join(message.split())
+    found = _TYPE_ERROR.match(line)
+    if found is None:
+        return line
+    name, kind, value = found.groups()
+    return f"--{name.replace('_', '-')} must be {_KINDS.get(kind, kind)}, got {value}"
 
 
 def _join_negative_values(argv: Sequence[str]) -> list[str]:

@@ -59,7 +59,8 @@ def test_defaults_are_the_documented_ones() -> None:
     ("words", "fragment"),
     [
         (["--samples", "0"], "--samples 0 must be at least 1"),
-        (["--samples", "x"], "samples"),
+        (["--samples", "x"], "--samples must be a whole number, got x"),
+        (["--min-clear", "most"], "--min-clear must be a number, got most"),
         (["--chip-size", "224"], "one of (64, 128, 256)"),
         (["--min-gap", "20", "--max-gap", "10"], "1 ≤ min ≤ max"),
         (["--min-clear", "1.5"], "--min-clear 1.5"),
