@@ -10,7 +10,7 @@ from pathlib import Path
 from geofm_pipeline.simulator.archive import Archive, Progress, build_archive
 from geofm_pipeline.simulator.spec import ArchiveSpec, Extent, resolve_faults
 
-DEMO_REGION = (9.49, 45.91, 9.99, 46.20)
+DEMO_REGION = (9.49, 45.91, 10.00, 46.20)
 """(west, south, east, north) in degrees: what `--region demo` stands for."""
 DEMO_YEARS = (2022, 2023)
 
