@@ -25,7 +25,7 @@ class SampleConfig:
     out: Path | None = None
     """Dataset folder; default geofm-<region>-<years> in the current folder. A second run continues it."""
     catalog: str | None = None
-    """STAC catalogue, ItemCollection, STAC GeoParquet (path or URL) or STAC API URL; the demo has its own."""
+    """STAC catalogue or ItemCollection (path or URL), STAC GeoParquet (path) or STAC API URL; the demo has its own."""
     land_cover: str | None = None
     """Land-cover raster, folder of rasters, NetCDF or Zarr (path or URL); the demo has its own."""
     weather: str | None = None

@@ -105,10 +105,18 @@ def _from_file(path: Path) -> Region:
     if not path.is_file():
         raise InputError(f"region file {path} does not exist: give a vector file, a bbox W,S,E,N or a place name")
     try:
-        table = gpd.read_parquet(path) if "parquet" in path.suffix.lower() else gpd.read_file(path)
+        parquet = "parquet" in path.suffix.lower()
+        listed = [] if parquet else gpd.list_layers(path).dropna()["name"].tolist()
+        layers = [str(name) for name in listed]
+        table = gpd.read_parquet(path) if parquet else gpd.read_file(path, layer=layers[0] if layers else None)
         drawn = [geometry for geometry in table.geometry if geometry is not None and not geometry.is_empty]
     except Exception as error:  # GDAL, Arrow and GEOS each raise their own kinds for a file they cannot read
         raise InputError(f"region file {path} cannot be read as a vector file: {error}") from error
+    if len(layers) > 1:
+        raise InputError(
+            f"region file {path} has {len(layers)} layers with outlines ({', '.join(layers)}): write the one that is "
+            "meant, or all of them together, to a file of one layer"
+        )
     outlines = _geographic(path, drawn, table.crs)
     outlines = [outline for outline in outlines if not outline.is_empty]
     if not outlines:

@@ -62,8 +62,25 @@ def weather_monthly(cells: pa.Table, source: str, *, years: Years) -> Covariates
     finally:
         for dataset in datasets:
             dataset.close()
+    _refuse_impossible(table, source)
     notes += [variable.assumed for variable in variables.values() if variable.assumed]
     return Covariates(table=CELLS.check(table), note="; ".join(dict.fromkeys([*notes, *_gaps(table, source)])))
+
+
+_POSSIBLE = {"t": (-95.0, 65.0, "°C"), "p": (0.0, 12_000.0, "mm per month")}
+"""Monthly means beyond these were never observed on Earth: then the units in the file are wrong."""
+
+
+def _refuse_impossible(table: pa.Table, source: str) -> None:
+    for letter, (low, high, unit) in _POSSIBLE.items():
+        values = np.stack([table[f"{WEATHER_PREFIX}{letter}{month:02d}"].to_numpy() for month in range(1, 13)])
+        known = values[np.isfinite(values)]
+        if known.size and (known.min() < low or known.max() > high):
+            raise InputError(
+                f"{OPTION} {source}: monthly {'temperature' if letter == 't' else 'precipitation'} comes out at "
+                f"{known.min():.4g} to {known.max():.4g} {unit}, which no place on Earth has ({low:g} to {high:g}): "
+                "correct the units attribute in the file"
+            )
 
 
 def _parts(source: str) -> list[str]:

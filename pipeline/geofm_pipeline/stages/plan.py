@@ -130,9 +130,20 @@ def _cells(inputs: Inputs, design: Design, scenes: pa.Table, progress: Progress,
         cells, notes["weather_note"] = covered.table, covered.note
     _say(filter(None, notes.values()), progress, card)
     kept = _with_ground(cells)
+    dropped = cells.num_rows - kept.num_rows
+    if dropped:
+        _say(
+            [f"{dropped:,} of {cells.num_rows:,} cells have no land cover at all in the map: out of the frame."],
+            progress,
+            card,
+        )
     card.set("inputs", {**_input_facts(inputs), **notes})
-    card.set("frame", {**owned.report.as_dict(), "out_of_frame_cells": cells.num_rows - kept.num_rows})
+    card.set("frame", {**owned.report.as_dict(), **_extent(kept), "out_of_frame_cells": dropped})
     return kept
+
+
+def _extent(cells: pa.Table) -> dict[str, object]:
+    return {"cells": cells.num_rows, "area_km2": float(cells["area_km2"].to_numpy().sum(dtype=np.float64))}
 
 
 def _input_facts(inputs: Inputs) -> dict[str, object]:

@@ -53,7 +53,7 @@ SAMPLES = TableContract(
         ),
         "clear": Column(type=pa.list_(pa.float32()), meaning="share of clear pixels per date, from screening"),
         "valid": Column(type=pa.list_(pa.float32()), meaning="share of valid pixels per date, as written"),
-        "split": Column(type=pa.int8(), meaning="0 train, 1 held-out, -1 tombstone"),
+        "split": Column(type=pa.int8(), meaning="0 train, 1 held-out, 2 test of labelled stores, -1 tombstone"),
         "state": Column(type=pa.string(), meaning="written, or why it could not be read"),
     },
 )

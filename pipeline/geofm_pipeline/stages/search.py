@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from geofm_pipeline.card import Card
 from geofm_pipeline.catalogs import find_scenes
@@ -22,6 +23,11 @@ def search(space: Workspace, inputs: Inputs, progress: Progress, card: Card) -> 
         return SCENES.check(pq.read_table(space.scenes))
     progress.say(f"search: {inputs.catalog}")
     scenes = find_scenes(inputs.catalog, inputs.region, inputs.years, progress=progress.say)
+    empty = sorted(set(inputs.years.years) - {int(year) for year in 1970 + _years_since_1970(scenes)})
+    if empty:
+        sentence = f"No granule was found in {', '.join(map(str, empty))}: units of these years are not observable."
+        card.say(sentence)
+        progress.say(f"search: {sentence}")
     commit_table(space, space.scenes, SCENES.describe(scenes))
     facts = _facts(scenes)
     card.set("search", facts)
@@ -30,6 +36,10 @@ def search(space: Workspace, inputs: Inputs, progress: Progress, card: Card) -> 
         f"{facts['first_day']} to {facts['last_day']}"
     )
     return scenes
+
+
+def _years_since_1970(scenes: pa.Table) -> NDArray[np.int64]:
+    return sensing_days(scenes).astype("datetime64[D]").astype("datetime64[Y]").astype(np.int64)
 
 
 def _facts(scenes: pa.Table) -> dict[str, object]:

@@ -186,3 +186,12 @@ def test_unrolling_inverts_the_folding_of_longitudes(lon: float, lat: float, wid
     plain = box(lon, lat, lon + width, lat + 1, ccw=not clockwise)
     folded = shapely.transform(plain, lambda xy: np.column_stack([(xy[:, 0] + 180) % 360 - 180, xy[:, 1]]))
     assert unrolled(folded).symmetric_difference(wrapped(plain)).area < 1e-6
+
+
+def test_a_file_of_several_layers_is_refused(tmp_path: Path) -> None:
+    """A GeoPackage of two layers never loses the ground of one in silence: the layers are named."""
+    file = tmp_path / "two.gpkg"
+    for name, west in (("one", 5), ("two", 15)):
+        gpd.GeoDataFrame(geometry=[box(west, 40, west + 1, 41)], crs="EPSG:4326").to_file(file, layer=name)
+    with pytest.raises(InputError, match="2 layers with outlines \\(one, two\\)"):
+        parse_region(str(file))

@@ -148,6 +148,7 @@ def test_global_grids_wrap_in_longitude(tmp_path: Path, lon: NDArray[Any]) -> No
     data = _dataset(lat=np.arange(88.75, -90, -2.5), lon=lon)
     y = xr.broadcast(data["lat"], data["t2m"])[0]
     data["t2m"] = (30 - 0.5 * y).transpose(*data["t2m"].dims).assign_attrs(data["t2m"].attrs)
+    data["pr"] = abs(data["pr"]).assign_attrs(data["pr"].attrs)
     found = weather_monthly(cells, _save(data, tmp_path / "wx.nc"), years=Y2022)
     warm = np.asarray(found.table["wx_t07"])
     np.testing.assert_allclose(warm, 30 - 0.5 * np.asarray(cells["lat"]), atol=2e-3)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import xarray as xr
 
 from geofm_pipeline.catalogs import find_scenes
 from geofm_pipeline.cli import run
@@ -189,6 +190,29 @@ def test_samples_are_made_again(archive: Archive, tmp_path: Path) -> None:
     (out / "samples.parquet").write_bytes(b"edited")
     assert run(job_words(archive, out)) == 0
     assert dataset_bytes(out) == before
+
+
+def test_weather_in_the_wrong_unit_is_refused(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kelvin called °C gives temperatures that no place has: an input error, not a climate."""
+    with xr.open_dataset(archive.weather, engine="h5netcdf") as weather:
+        wrong = weather.load()
+    wrong["tas"] = (wrong["tas"] + 273.15).assign_attrs(wrong["tas"].attrs)
+    wrong.to_netcdf(tmp_path / "wrong.nc", engine="h5netcdf")
+    assert run(job_words(archive, tmp_path / "out", "--weather", str(tmp_path / "wrong.nc"))) == 2
+    assert "which no place on Earth has" in capsys.readouterr().err
+
+
+def test_what_narrows_the_frame_is_said(archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cells without land cover and years without granules are said on the terminal and counted in the card."""
+    out = tmp_path / "out"
+    assert run(job_words(archive, out, "--years", "2022-2023")) == 0
+    errors = capsys.readouterr().err
+    frame = json.loads((out / "card.json").read_text())["frame"]
+    assert "No granule was found in 2023" in errors
+    assert f"{frame['out_of_frame_cells']:,} of 3,249 cells have no land cover at all in the map" in errors
+    assert frame["cells"] + frame["out_of_frame_cells"] == 3249
 
 
 def test_a_dry_run_says_what_would_be_refused(
