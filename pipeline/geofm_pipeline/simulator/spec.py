@@ -112,11 +112,6 @@ class ArchiveSpec:
         )
 
 
-def resolve_years(start: int, end: int) -> tuple[int, ...]:
-    """The years from `start` to `end`, both included."""
-    return tuple(range(start, end + 1))
-
-
 def resolve_faults(faults: Sequence[str]) -> tuple[str, ...]:
     """Names of faults without repeats, in the order of FAULTS; `all` stands for every one."""
     wanted = set(FAULTS) if "all" in faults else set(faults)

@@ -30,10 +30,11 @@ FMASK_BLOCK_BYTES = 8_000
 HEADER_BYTES = 16_384
 STORED_RATIO = 1.5
 """zstd-1 with bitshuffle on real reflectances."""
-CHIPS_PER_SECOND = 25.0
-"""One core, local files, four dates of 256 px (docs/performance.md); over a network the host's rate limit decides."""
-GRANULES_PER_SECOND = 8.0
-"""One core screening Fmask files from a local disk."""
+CHIPS_PER_SECOND = 60.0
+"""One core, local files, four dates of 256 px, to committed shards (docs/performance.md); over a network the host's
+rate limit decides."""
+GRANULES_PER_SECOND = 18.0
+"""One core screening Fmask files from a local disk (docs/performance.md)."""
 WORKER_BYTES = 700_000_000
 """Python, libraries and buffers of one worker, without chips."""
 
