@@ -4,12 +4,17 @@ cells → :func:`fit_strata` → :func:`build_frame` → :func:`draw_master` →
 """
 
 from geofm_sampling.allocation import allocate
+from geofm_sampling.blocks import Split, draw_split, enough_blocks
 from geofm_sampling.contract import Column, TableContract
 from geofm_sampling.design import Design
 from geofm_sampling.digest import table_digest
+from geofm_sampling.estimation import estimate
 from geofm_sampling.frame import build_frame
-from geofm_sampling.master import PlanRecord, draw_master, plan_record
-from geofm_sampling.response import Look, Response, anchor_days, respond
+from geofm_sampling.master import draw_master, next_wave
+from geofm_sampling.phase_one import Look, anchor_days
+from geofm_sampling.phase_two import Inform
+from geofm_sampling.plan import PlanRecord, plan_record
+from geofm_sampling.response import Response, respond
 from geofm_sampling.strata import Strata, fit_strata
 from geofm_sampling.tables import CELLS, FRAME, LOOK, PLAN, RESPONSE, STATES
 from geofm_sampling.unit import Units, pack_units, unpack_units
@@ -23,9 +28,11 @@ __all__ = [
     "STATES",
     "Column",
     "Design",
+    "Inform",
     "Look",
     "PlanRecord",
     "Response",
+    "Split",
     "Strata",
     "TableContract",
     "Units",
@@ -33,7 +40,11 @@ __all__ = [
     "anchor_days",
     "build_frame",
     "draw_master",
+    "draw_split",
+    "enough_blocks",
+    "estimate",
     "fit_strata",
+    "next_wave",
     "pack_units",
     "plan_record",
     "respond",

@@ -28,6 +28,13 @@ WORLDCOVER_GROUPS: Mapping[int, str] = {
 ANY, UNKNOWN, MIXED = "any", "unknown", "mixed"
 """No map was given; the map does not show half of the cell; no group holds half of what it shows."""
 
+POSSIBLE = {"t": (-95.0, 65.0), "p": (-1.0, 12_000.0)}
+"""Monthly means in °C and sums in mm that the Earth knows, with some room: −89 to 57 °C were ever measured at an
+instant, 9,300 mm in the wettest month (Cherrapunji, July 1861). Down to −1 mm is what interpolation leaves of none."""
+TOO_DRY = 12.0
+"""Annual sum in mm that precipitation in metres never reaches."""
+_MISTAKE = {"t": "is it in kelvin or in tenths of a degree?", "p": "is it a fill value, or in another unit than mm?"}
+
 DOMINANCE = 0.5
 """Share that makes a group dominant, and share of the cell that the map must show."""
 
@@ -73,13 +80,53 @@ def dominant_groups(cells: pa.Table, groups: Mapping[int, str]) -> tuple[list[st
     return [*names, MIXED, UNKNOWN], index.astype(np.int16)
 
 
+def own_classes(cells: pa.Table, column: str) -> tuple[list[str], NDArray[np.int32]]:
+    """Labels of a user's own `by_<name>` column and each cell's index into them, shape (n,).
+
+    Null and empty values are `unknown`. A slash becomes a hyphen, since it parts the names of strata.
+
+    Raises
+    ------
+    ValueError
+        When the column is absent or holds no text.
+    """
+    if column not in cells.column_names:
+        raise ValueError(f"these strata were fitted with the column {column}, the cells lack it: give its source")
+    encoded = cells[column].combine_chunks()
+    if not pa.types.is_dictionary(encoded.type):
+        encoded = encoded.dictionary_encode()
+    if not (pa.types.is_string(encoded.type.value_type) or pa.types.is_large_string(encoded.type.value_type)):
+        raise ValueError(f"{column} is {cells.schema.field(column).type}, must be text: cast its values to strings")
+    raw = [(value or "").strip().replace("/", "-") or UNKNOWN for value in encoded.dictionary.to_pylist()]
+    names = sorted({*raw, UNKNOWN})
+    place = np.array([*(names.index(label) for label in raw), names.index(UNKNOWN)], dtype=np.int32)
+    return names, place[encoded.indices.fill_null(len(raw)).to_numpy(zero_copy_only=False).astype(np.int64)]
+
+
+def land_cover_entropy(cells: pa.Table) -> NDArray[np.float32]:
+    """Shannon entropy of the classes' shares of the mapped part of each cell, bits, shape (n,).
+
+    0 where one class covers all of it, log2 of their number where classes cover equal parts; NaN where the map shows
+    nothing. Fractions are those of :func:`dominant_groups`.
+    """
+    names = [f"{LAND_COVER_PREFIX}{code}" for code in land_cover_codes(cells)]
+    mapped, sum_log = (np.zeros(cells.num_rows) for _ in range(2))
+    for name in names:
+        fraction = np.nan_to_num(_numbers(cells, name), nan=0.0).astype(np.float64)
+        mapped += fraction
+        sum_log += fraction * np.log2(np.where(fraction > 0.0, fraction, 1.0))
+    some = np.where(mapped > 0.0, mapped, np.nan)
+    # −Σ f/F log2(f/F) = log2 F − Σ f log2 f / F; rounding may leave −1e-16.
+    return np.maximum(np.log2(some) - sum_log / some, 0.0).astype(np.float32)
+
+
 def monthly(cells: pa.Table, letter: str) -> NDArray[np.float32] | None:
     """The twelve monthly columns `wx_t01`… or `wx_p01`… as shape (n, 12), NaN where unknown; None where absent.
 
     Raises
     ------
     ValueError
-        When some of the twelve are missing.
+        When some of the twelve are missing, or a value is infinite or none that the Earth knows (POSSIBLE).
     """
     names = [f"{WEATHER_PREFIX}{letter}{month:02d}" for month in range(1, 13)]
     absent = [name for name in names if name not in cells.column_names]
@@ -87,7 +134,26 @@ def monthly(cells: pa.Table, letter: str) -> NDArray[np.float32] | None:
         return None
     if absent:
         raise ValueError(f"the weather is incomplete: columns {', '.join(absent)} are missing; give all 12 or none")
-    return np.stack([_numbers(cells, name) for name in names], axis=1)
+    values = np.stack([_numbers(cells, name) for name in names], axis=1)
+    low, high = POSSIBLE[letter]
+    impossible = (values < low) | (values > high)
+    if impossible.any():
+        row, month = (int(i[0]) for i in impossible.nonzero())
+        raise ValueError(
+            f"{names[month]} of a cell is {values[row, month]:g}, must lie within {low:g} … {high:g} "
+            f"{'°C' if letter == 't' else 'mm a month'} (NaN where unknown); {_MISTAKE[letter]}"
+        )
+    return values
+
+
+def too_dry_notes(cells: pa.Table) -> list[str]:
+    """A sentence where all cells have less rain a year than any place but the driest deserts: as a rule, metres."""
+    rain = monthly(cells, "p")
+    annual = rain.sum(axis=1) if rain is not None else np.empty(0)
+    most = float(annual.max(initial=-1.0, where=np.isfinite(annual)))
+    if not 0.0 <= most < TOO_DRY:
+        return []
+    return [f"The wettest cell has {most:.3g} mm of precipitation a year: is it given in metres, or per day or second?"]
 
 
 def weather_statistics(
@@ -114,6 +180,25 @@ def weather_statistics(
         if temperature is not None:
             names.append("wetness")
             columns.append(np.log1p(annual / (np.maximum(columns[0], -5.0) + 10.0)))
+    return names, np.stack(columns, axis=1) if columns else np.zeros((0, 0))
+
+
+def weather_extremes(
+    temperature: NDArray[np.float32] | None, precipitation: NDArray[np.float32] | None
+) -> tuple[Sequence[str], NDArray[np.float64]]:
+    """Names and values, shape (n, S), of further statistics for reports; NaN where a month is unknown.
+
+    The warmest month (°C) and log(1 + mm) of the wettest. Clusters are not made of them: the warmest month is the
+    coldest plus the range, which clusters know, and the wettest follows from the annual sum and its seasonality.
+    """
+    names: list[str] = []
+    columns: list[NDArray[np.float64]] = []
+    if temperature is not None:
+        names.append("t_max")
+        columns.append(temperature.astype(np.float64).max(axis=1))
+    if precipitation is not None:
+        names.append("p_max_log")
+        columns.append(np.log1p(np.maximum(precipitation.astype(np.float64), 0.0).max(axis=1)))
     return names, np.stack(columns, axis=1) if columns else np.zeros((0, 0))
 
 

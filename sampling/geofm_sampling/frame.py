@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from geofm_sampling.blocks import Split
 from geofm_sampling.seasons import Anchors, anchor_seasons
-from geofm_sampling.strata import Strata, cell_labels, class_table
+from geofm_sampling.strata import Strata, cell_labels, stratum_of_cells
 from geofm_sampling.tables import CELLS, FRAME
 from geofm_sampling.unit import SEASONS, cell_ids
 
@@ -23,8 +24,13 @@ METADATA = b"geofm"
 _YEAR_SHIFT, _FIRST_YEAR = np.uint64(2), 1970
 
 
-def build_frame(cells: pa.Table, strata: Strata, *, years: Sequence[int], chip_size: int) -> pa.Table:
+def build_frame(
+    cells: pa.Table, strata: Strata, *, years: Sequence[int], chip_size: int, split: Split | None = None
+) -> pa.Table:
     """The FRAME table of the cells: sorted by unit, whatever the order of the cells.
+
+    `split` belongs to the cells in their order (:func:`geofm_sampling.blocks.draw_split`); without it all ground is
+    for training.
 
     Schema metadata `geofm` holds a JSON record with `strata_digest`, `stratum_names` and `notes`.
 
@@ -41,12 +47,12 @@ def build_frame(cells: pa.Table, strata: Strata, *, years: Sequence[int], chip_s
     order = np.argsort(ids, kind="stable")
     cells, ids = _in_order(cells, order), ids[order]
     _check_cells(cells, ids)
-    groups, group, climate = cell_labels(cells, strata)
+    groups, group, climate = labels = cell_labels(cells, strata)
     south = (cells["lat"].to_numpy() < 0).astype(np.int64)
     calendar = np.array(strata.climate.season_starts, dtype=np.int64)[climate, south]
     cell, anchor, anchors = _expand(calendar, years)
     season = anchors.season[anchor]
-    stratum = class_table(strata, groups)[group, climate]
+    kind = stratum_of_cells(cells, strata, labels)[cell]
     columns = {
         "unit": ids[cell] | _unit_tail(anchors)[anchor],
         "tile": _taken(cells["tile"], cell),
@@ -57,11 +63,30 @@ def build_frame(cells: pa.Table, strata: Strata, *, years: Sequence[int], chip_s
         "season_end": anchors.end[anchor],
         "land_cover": pa.DictionaryArray.from_arrays(pa.array(group[cell]), pa.array(groups)),
         "climate": climate[cell],
-        "stratum": stratum[cell] * np.int32(SEASONS) + season,
-        "p_eligible": np.ones(cell.size),
+        "stratum": kind * np.int32(SEASONS) + season if strata.seasonal else kind,
+        **{name: values[order][cell] for name, values in _split_columns(split, order.size).items()},
     }
     record = {"strata_digest": strata.digest, "stratum_names": strata.names, "notes": strata.notes}
     return FRAME.check(pa.table(columns)).replace_schema_metadata({METADATA: json.dumps(record)})
+
+
+def _split_columns(split: Split | None, count: int) -> dict[str, NDArray[np.generic]]:
+    """The frame's columns on the split, one value per cell."""
+    if split is None:
+        return {
+            "block": np.zeros(count, dtype=np.int32),
+            "split": np.zeros(count, dtype=np.int8),
+            "p_eligible": np.ones(count),
+            "p_heldout": np.zeros(count),
+        }
+    if split.split.size != count:
+        raise ValueError(f"the split is of {split.split.size} cells, the frame of {count}: draw it for these cells")
+    return {
+        "block": split.block,
+        "split": split.split,
+        "p_eligible": split.p_eligible,
+        "p_heldout": split.p_heldout,
+    }
 
 
 def _in_order(cells: pa.Table, order: NDArray[np.int64]) -> pa.Table:

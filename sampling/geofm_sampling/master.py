@@ -1,106 +1,103 @@
-"""Phase 1: the ranked master draw of every stratum.
+"""Phase 1: the ranked master draw of every stratum, for training and for held-out ground.
 
 The units of a stratum are ordered along (Hilbert curve, cell, time). An ordered pivotal draw takes M_h of the N_h;
 their ranks come from an order whose every prefix is spread evenly. The first k ranks are therefore a spatially
 balanced probability sample in which each unit has the inclusion probability
-π₁ = P(eligible) · (M_h / N_h) · (k / M_h), exactly. Costs about 1 µs and 100 bytes per unit of the frame.
+π₁ = P(split) · (M_h / N_h) · (k / M_h), exactly; P(split) is P(eligible) for training and p_b for held-out ground.
+Costs about 1 µs and 100 bytes per unit of the frame.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geofm_sampling.allocation import allocate
 from geofm_sampling.design import Design
 from geofm_sampling.frame import METADATA
 from geofm_sampling.hilbert import hilbert_of_ground
 from geofm_sampling.pivotal import balanced_order, ordered_pivotal
+from geofm_sampling.plan import PlanRecord, group_numbers, plan_record, with_record
+from geofm_sampling.sizes import planned_sizes
 from geofm_sampling.tables import FRAME, PLAN
 from geofm_sampling.unit import ground_cells
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanRecord:
-    """What the schema metadata of a PLAN table says; every array has one entry per stratum number, shape (H,)."""
-
-    design: Design
-    strata_digest: str
-    """Digest of the frozen strata."""
-    names: tuple[str, ...]
-    """Name of each stratum."""
-    frame_units: NDArray[np.int64]
-    """N_h."""
-    master_units: NDArray[np.int64]
-    """M_h."""
-    first_look: NDArray[np.int64]
-    """n₁h, the planned first phase."""
-    target: NDArray[np.int64]
-    """n_h, the samples wanted."""
-    notes: tuple[str, ...]
-    """What was missing, merged, lowered or capped, one sentence each."""
-
-    def table(self) -> pa.Table:
-        """One row per stratum: stratum, name, frame, master, first_look, target."""
-        return pa.table(
-            {
-                "stratum": pa.array(np.arange(len(self.names), dtype=np.int32)),
-                "name": list(self.names),
-                "frame": self.frame_units,
-                "master": self.master_units,
-                "first_look": self.first_look,
-                "target": self.target,
-            }
-        )
-
-
-def plan_record(plan: pa.Table) -> PlanRecord:
-    """The record of a PLAN table; ValueError when its metadata is missing."""
-    metadata: Mapping[bytes, bytes] = plan.schema.metadata or {}
-    if METADATA not in metadata:
-        raise ValueError("this plan has no schema metadata 'geofm': read it with its metadata, or draw it again")
-    values = json.loads(metadata[METADATA])
-    sizes = {key: np.array(values[key], dtype=np.int64) for key in _SIZES}
-    return PlanRecord(
-        design=Design.from_json(json.dumps(values["design"])),
-        strata_digest=values["strata_digest"],
-        names=tuple(values["names"]),
-        notes=tuple(values["notes"]),
-        **sizes,
-    )
-
-
-_SIZES = ("frame_units", "master_units", "first_look", "target")
-
-
 def draw_master(frame: pa.Table, design: Design) -> pa.Table:
-    """The PLAN table of a frame, sorted by (stratum, rank); its record is read by :func:`plan_record`.
+    """The PLAN table of a frame, sorted by (split, stratum, rank); its record is read by :func:`plan_record`.
 
     Raises
     ------
     ValueError
-        When the frame is empty, unsorted or made for another chip size or other years.
+        When the frame is empty, unsorted, has no training ground, or was made for another chip size or other years.
     """
     frame = FRAME.check(frame)
-    unit, stratum = frame["unit"].to_numpy(), frame["stratum"].to_numpy()
+    unit = frame["unit"].to_numpy()
     if not unit.size:
         raise ValueError("the frame is empty: there is nothing to draw from")
     if np.any(unit[1:] <= unit[:-1]):
         raise ValueError("the frame must be sorted by unit and hold each unit once, as build_frame makes it")
-    record = _allocated(frame, design)
-    order = stratum_order(unit, stratum, frame["lon"].to_numpy(), frame["lat"].to_numpy())
-    ends = np.cumsum(record.frame_units)
-    chosen = [
-        order[end - size : end][_ranked(size, master, design.seed, name)]
-        for size, master, end, name in zip(record.frame_units, record.master_units, ends, record.names, strict=True)
+    names = _stratum_names(frame)
+    group = group_numbers(frame, len(names))
+    record = _allocated(frame, group, names, design)
+    inside = np.flatnonzero(group >= 0)
+    order = inside[
+        stratum_order(
+            unit[inside],
+            group[inside].astype(np.int32),
+            frame["lon"].to_numpy()[inside],
+            frame["lat"].to_numpy()[inside],
+        )
     ]
+    ends = np.cumsum(record.frame_units)
+    sizes = zip(record.frame_units, record.master_units, ends, record.group_names, strict=True)
+    chosen = [order[end - size : end][_ranked(size, master, design.seed, name)] for size, master, end, name in sizes]
     ranks = [np.arange(master, dtype=np.int32) for master in record.master_units]
     return _plan_table(frame, np.concatenate(chosen), np.concatenate(ranks), record)
+
+
+def next_wave(plan: pa.Table, looked: NDArray[np.int64], design: Design) -> pa.Table:
+    """The PLAN of a further wave: the ranks of a plan that no wave has looked at, for `design.samples` more samples.
+
+    The ranks behind all looks are again in random order, given what was seen: a probability sample of what is left.
+    How waves are put together is :func:`geofm_sampling.weights.wave_shares`.
+
+    Parameters
+    ----------
+    plan : the plan of the wave before, over the same frame
+    looked : ranks of that plan that were looked at, looks ahead included, shape (G,)
+    design : as before, but for the number of samples
+
+    Raises
+    ------
+    ValueError
+        When the design differs in anything but the numbers of samples, or no rank is left that it asks for.
+    """
+    plan, before = PLAN.check(plan), plan_record(plan)
+    same = replace(design, samples=before.design.samples, heldout_samples=before.design.heldout_samples)
+    if same != before.design:
+        raise ValueError("a further wave must have the design of the one before; only the samples may differ")
+    left = before.master_units - looked
+    if not left.sum():
+        raise ValueError("every rank of the plan was looked at before: no unit is left for a further wave")
+    target, first, notes = planned_sizes(before.frame_units, left, design, before.splits)
+    if not target.sum():
+        raise ValueError("every rank that this wave may use was looked at before: no unit is left for a further wave")
+    record = replace(
+        before,
+        design=design,
+        master_units=left,
+        start=before.start + looked,
+        first_look=first,
+        target=target,
+        notes=notes,
+    )
+    rank = plan["rank"].to_numpy()
+    keep = rank >= record.start[before.group(plan)]
+    return with_record(plan.filter(pa.array(keep)), record)
 
 
 def stratum_order(
@@ -123,72 +120,54 @@ def stratum_order(
 
 
 def _ranked(size: int, master: int, seed: int, name: str) -> NDArray[np.int64]:
-    """Positions of the master draw in a stratum's ordered list, by rank, shape (M_h,)."""
+    """Positions of the master draw in a group's ordered list, by rank, shape (M,)."""
     drawn = ordered_pivotal(population=int(size), draws=int(master), seed=seed, purpose=f"master/{name}")
     return drawn[balanced_order(int(master), seed=seed, purpose=f"rank/{name}")]
 
 
-def _allocated(frame: pa.Table, design: Design) -> PlanRecord:
-    given = json.loads((frame.schema.metadata or {}).get(METADATA, b"{}"))
-    stratum = frame["stratum"].to_numpy()
-    names = tuple(given.get("stratum_names") or (f"stratum {h}" for h in range(int(stratum.max()) + 1)))
-    sizes = np.bincount(stratum, minlength=len(names))
-    total, floor, notes = _feasible(sizes, design)
-    target = allocate(sizes, total, power=design.power, floor=floor)
-    # At least first_phase · n_h where the stratum is large enough; what capped strata cannot use goes to the others.
-    wanted = min(int(np.ceil(design.first_phase * total)), int(sizes.sum()))
-    least = np.minimum(np.floor(design.first_phase * target), sizes)
-    first = allocate(sizes, wanted, power=design.power, floor=least)
+def _stratum_names(frame: pa.Table) -> tuple[str, ...]:
+    given = _given(frame).get("stratum_names")
+    return tuple(given or (f"stratum {h}" for h in range(int(frame["stratum"].to_numpy().max()) + 1)))
+
+
+def _given(frame: pa.Table) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = json.loads((frame.schema.metadata or {}).get(METADATA, b"{}"))
+    return found
+
+
+def _allocated(frame: pa.Table, group: NDArray[np.int64], names: tuple[str, ...], design: Design) -> PlanRecord:
+    splits = 2 if design.heldout > 0 else 1
+    if not splits - 1 and group.max(initial=-1) >= len(names):
+        raise ValueError("the frame has held-out ground, the design has none: build the frame without a split")
+    sizes = np.bincount(group[group >= 0], minlength=splits * len(names))
+    if not sizes[: len(names)].any():
+        raise ValueError("the frame has no training ground: lower the held-out share or the size of blocks")
+    target, first, notes = planned_sizes(sizes, sizes, design, splits)
     return PlanRecord(
         design=design,
-        strata_digest=str(given.get("strata_digest", "")),
+        strata_digest=str(_given(frame).get("strata_digest", "")),
         names=names,
         frame_units=sizes,
         master_units=np.minimum(sizes, np.maximum(design.master_factor * first, design.master_least)),
+        start=np.zeros_like(sizes),
         first_look=first,
         target=target,
-        notes=(*given.get("notes", ()), *notes),
+        notes=(*_given(frame).get("notes", ()), *notes),
     )
-
-
-def _feasible(sizes: NDArray[np.int64], design: Design) -> tuple[int, int, list[str]]:
-    """Samples and floor that the frame can give, and what had to be said about them."""
-    notes, present = [], int((sizes > 0).sum())
-    total = min(design.samples, int(sizes.sum()))
-    if total < design.samples:
-        notes.append(f"{design.samples} samples were asked for, the frame has only {total} units.")
-    floor = min(design.floor, total // (2 * present))
-    if floor < design.floor and np.minimum(sizes, design.floor).sum() > total / 2:
-        notes.append(
-            f"A floor of {design.floor} samples in each of {present} strata would take more than half of {total}; "
-            f"the floor is {floor}."
-        )
-    else:
-        floor = design.floor
-    if total < present:
-        notes.append(f"{total} samples are fewer than {present} strata: some strata get none and are not represented.")
-    return total, floor, notes
 
 
 def _plan_table(frame: pa.Table, rows: NDArray[np.int64], rank: NDArray[np.int32], record: PlanRecord) -> pa.Table:
-    stratum = frame["stratum"].to_numpy()[rows]
-    eligible = frame["p_eligible"].to_numpy()[rows]
-    share = record.first_look / np.maximum(record.frame_units, 1)
+    split = frame["split"].to_numpy()[rows]
+    chance = np.where(split == 1, frame["p_heldout"].to_numpy()[rows], frame["p_eligible"].to_numpy()[rows])
     table = pa.table(
         {
             "unit": frame["unit"].to_numpy()[rows],
-            "stratum": stratum,
+            "stratum": frame["stratum"].to_numpy()[rows],
+            "split": split,
             "rank": rank,
-            "first_look": rank < record.first_look[stratum],
-            "pi1": eligible * share[stratum],
+            "first_look": np.zeros(rank.size, dtype=np.bool_),
+            "p_split": chance,
+            "pi1": chance,
         }
     )
-    values = {
-        "design": asdict(record.design),
-        "design_digest": record.design.digest,
-        "strata_digest": record.strata_digest,
-        "names": record.names,
-        "notes": record.notes,
-        **{key: getattr(record, key).tolist() for key in _SIZES},
-    }
-    return PLAN.check(table).replace_schema_metadata({METADATA: json.dumps(values, sort_keys=True)})
+    return with_record(table, record)

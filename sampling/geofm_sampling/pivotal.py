@@ -1,15 +1,17 @@
-"""Equal-probability draws along an ordered list: ordered pivotal sampling and an order whose every prefix is balanced.
+"""Draws along an ordered list: ordered pivotal sampling and an order whose every prefix is balanced.
 
-Both are exact: a unit's probability is a ratio of whole numbers, whatever the list holds. Costs: a draw of m units
-is O(m) however long the list; the balanced order is O(m log m), about 0.3 µs per unit.
+Equal probabilities are exact ratios of whole numbers, whatever the list holds; unequal ones are kept in whole numbers
+too (:mod:`geofm_sampling.probabilities`). Costs: an equal-probability draw of m units is O(m) however long the list,
+an unequal one O(N), about 0.1 µs per unit; the balanced order is O(m log m), about 0.3 µs per unit.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from geofm_sampling.hashing import hashed_uniform, hashed_words
+from geofm_sampling.probabilities import ONE, WholeShares, whole_shares
 
 
 def ordered_pivotal(*, population: int, draws: int, seed: int, purpose: str) -> NDArray[np.int64]:
@@ -35,6 +37,67 @@ def ordered_pivotal(*, population: int, draws: int, seed: int, purpose: str) -> 
     jump = np.minimum(jump, last)  # u just below 1 may round up to the end of the interval
     # The straddler's part in the interval before is draws − inside; free of that, it is taken with this probability.
     stay = hashed_uniform(seed, purpose + "/stay", step) < inside / (population - (draws - inside))
+    return _outcome(straddler, jump, stay)
+
+
+def ordered_pivotal_pps(probabilities: ArrayLike, *, seed: int, purpose: str) -> NDArray[np.int64]:
+    """Positions drawn along a list with unequal probabilities, ascending; their number is the sum, always.
+
+    The same systematic form (Deville & Tillé 1998, Chauvet 2012): units are laid out with their probabilities as
+    lengths and the line is cut at the whole numbers. Units of probability 1 are drawn and leave the line first.
+    Lengths are whole multiples of 2⁻⁶⁴, so cuts are exact; a probability is kept to the rounding of one float.
+
+    Parameters
+    ----------
+    probabilities : π in the order of the list, shape (n,), above 0 and at most 1, with a whole sum
+    seed, purpose : of the random numbers, which belong to the intervals
+
+    Raises
+    ------
+    ValueError
+        When a probability is not in 0 to 1, or the sum is not a whole number within 10⁻⁹ per unit.
+
+    >>> ordered_pivotal_pps([0.5, 1.0, 0.25, 0.25], seed=1, purpose="doc").size
+    2
+    """
+    shares = whole_shares(probabilities)
+    if not shares.draws:
+        return shares.certain
+    drawn = shares.open[_along(shares, seed, purpose)]
+    return np.sort(np.concatenate([shares.certain, drawn])) if shares.certain.size else drawn
+
+
+def _along(shares: WholeShares, seed: int, purpose: str) -> NDArray[np.int64]:
+    """Places among the open units that the intervals take, shape (draws,)."""
+    end = np.cumsum(shares.words, dtype=np.uint64)  # modulo 1: the place of a unit's end within its interval
+    last = np.flatnonzero(end < shares.words)  # these units reach or cross the end of an interval
+    assert last.size == shares.draws
+    straddler = np.concatenate([[0], (last + (end[last] == 0))[:-1]])
+    inside = end[straddler]
+    before = shares.words[straddler] - inside
+    step = np.arange(last.size, dtype=np.uint64)
+    stay = hashed_uniform(seed, purpose + "/stay", step) < inside / (float(ONE) - before.astype(np.float64))
+    rest = -inside  # 2⁶⁴ − inside
+    u = hashed_uniform(seed, purpose + "/place", step)
+    place = inside + np.minimum((u * rest).astype(np.uint64), rest - np.uint64(1))
+    return _outcome(straddler, _first_beyond(end, place, straddler + 1, last), stay)
+
+
+def _first_beyond(
+    end: NDArray[np.uint64], place: NDArray[np.uint64], low: NDArray[np.int64], last: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The first unit from `low` on that ends beyond `place`, at most `last`: bisection in every interval at once."""
+    low, high = low.copy(), last.copy()
+    for _ in range(int((high - low).max()).bit_length()):
+        middle = (low + high) // 2
+        beyond = (middle == last) | (end[middle] > place)
+        high = np.where(beyond, middle, high)
+        low = np.where(beyond, low, middle + 1)
+    return high
+
+
+def _outcome(straddler: NDArray[np.int64], jump: NDArray[np.int64], stay: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """What each interval takes: its straddler if that is free and the lot says stay, the unit of its jump if not."""
     return np.where(_taken_before(straddler, jump, stay) | ~stay, jump, straddler)
 
 

@@ -1,4 +1,4 @@
-"""From looked-at units to the RESPONSE table: phase-2 draw, dates, probabilities."""
+"""From looked-at units to the RESPONSE table: what is known of them, the dates of the drawn, every probability."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from numpy.typing import NDArray
 from geofm_sampling.dates import Candidates, draw_sequences
 from geofm_sampling.design import Design
 from geofm_sampling.looking import STATE_NAMES, Found
-from geofm_sampling.master import PlanRecord, stratum_order
-from geofm_sampling.pivotal import ordered_pivotal
+from geofm_sampling.plan import PlanRecord
 from geofm_sampling.tables import RESPONSE
 
-_DRAWN, _OBSERVABLE = STATE_NAMES.index("drawn"), STATE_NAMES.index("observable")
+DRAWN, OBSERVABLE = STATE_NAMES.index("drawn"), STATE_NAMES.index("observable")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """Everything known of the units of phase 1, sorted by (stratum, rank); every field has shape (n,)."""
+    """Everything known of the units of phase 1, sorted by (split, stratum, rank); every field has shape (n,)."""
 
     unit: NDArray[np.uint64]
     stratum: NDArray[np.int32]
+    split: NDArray[np.int8]
+    group: NDArray[np.int64]
+    """split · H + stratum."""
     rank: NDArray[np.int32]
-    eligible: NDArray[np.float64]
-    """P(eligible)."""
+    chance: NDArray[np.float64]
+    """Probability of the ground to be in its split."""
     lon: NDArray[np.float64]
     lat: NDArray[np.float64]
     found: Sequence[Found]
@@ -38,6 +40,44 @@ class Settled:
     def column(self, name: str) -> NDArray[np.generic]:
         """A per-unit field of all batches, in the order of this record."""
         return np.concatenate([getattr(found, name) for found in self.found])[self.place]
+
+    @property
+    def observable(self) -> NDArray[np.bool_]:
+        """Whether each unit is observable, shape (n,)."""
+        return np.asarray(self.column("state") == OBSERVABLE)
+
+    def pi1(self, record: PlanRecord) -> NDArray[np.float64]:
+        """First-phase inclusion probabilities P(split) · k / N, shape (n,)."""
+        looked = np.bincount(self.group, minlength=record.frame_units.size)
+        return np.asarray(self.chance * (looked / np.maximum(record.frame_units, 1))[self.group])
+
+    def candidates(self, rows: NDArray[np.int64]) -> tuple[Candidates, pa.Array]:
+        """Clear granules of observable units, owner = position in `rows`, and their granule ids."""
+        owner_of_place = np.full(sum(found.state.size for found in self.found), -1, dtype=np.int64)
+        owner_of_place[self.place[rows]] = np.arange(rows.size)
+        return _gathered(self.found, owner_of_place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondPhase:
+    """What phase 2 knows of the units of phase 1 and whom it drew; per-unit fields have shape (n,)."""
+
+    entropy: NDArray[np.float32]
+    """Spectral entropy, bits; NaN where it was not measured."""
+    descriptor: pa.Array
+    """List of float32 per unit, empty where it was not measured."""
+    duplicates: NDArray[np.float32]
+    novelty: NDArray[np.float32]
+    size: NDArray[np.float64]
+    """Relative chance within the group, 1 on average over its observable units; 0 for the others."""
+    probability: NDArray[np.float64]
+    """π₂ given phase 1, 0 for units that are not observable."""
+    drawn: NDArray[np.int64]
+    """Rows of the drawn units, ascending."""
+    spread: NDArray[np.float64]
+    """S_h of each group, shape (G,); NaN where it was not used."""
+    said: tuple[str, ...]
+    """What the user should know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,22 +91,15 @@ class _Chosen:
     """Shape (drawn,)."""
 
 
-def response_table(settled: Settled, record: PlanRecord, wanted: NDArray[np.int64]) -> pa.Table:
-    """The RESPONSE table with `wanted` observable units of each stratum, or all, by equal-probability pivotal."""
+def response_table(settled: Settled, second: SecondPhase, record: PlanRecord) -> pa.Table:
+    """The RESPONSE table; `shard` and `row` are −1."""
     state = settled.column("state").astype(np.int8)
-    looked = np.bincount(settled.stratum, minlength=len(record.names))
-    observable = np.bincount(settled.stratum[state == _OBSERVABLE], minlength=len(record.names))
-    drawn = np.minimum(wanted, observable)
-    chosen = _second_phase(settled, state, observable, drawn, record)
-    can_be_drawn = state == _OBSERVABLE
-    state[chosen] = _DRAWN
-    pi1 = settled.eligible * (looked / np.maximum(record.frame_units, 1))[settled.stratum]
-    pi2 = np.where(can_be_drawn, (drawn / np.maximum(observable, 1))[settled.stratum], 0.0)
-    dates = _dates(settled, chosen, record.design)
+    state[second.drawn] = DRAWN
+    pi1 = settled.pi1(record)
+    dates = _dates(settled, second.drawn, record.design)
     p_dates = np.full(state.size, np.nan)
-    p_dates[chosen] = dates.probability
-    is_drawn = np.zeros(state.size, dtype=np.bool_)
-    is_drawn[chosen] = True
+    p_dates[second.drawn] = dates.probability
+    is_drawn = state == DRAWN
     offsets = pa.array(np.concatenate([[0], np.cumsum(is_drawn * record.design.timesteps)]).astype(np.int32))
     nowhere = np.full(state.size, -1, dtype=np.int32)
     return RESPONSE.check(
@@ -74,19 +107,25 @@ def response_table(settled: Settled, record: PlanRecord, wanted: NDArray[np.int6
             {
                 "unit": settled.unit,
                 "stratum": settled.stratum,
+                "split": settled.split,
                 "rank": settled.rank,
                 "state": pa.DictionaryArray.from_arrays(pa.array(state), pa.array(STATE_NAMES)).cast(pa.string()),
-                "observable": can_be_drawn,
+                "observable": settled.observable,
                 "dates_seen": settled.column("dates_seen").astype(np.int16),
                 "dates_feasible": settled.column("dates_feasible").astype(np.int16),
                 "clear_best": settled.column("clear_best").astype(np.float32),
+                "entropy": second.entropy,
+                "descriptor": second.descriptor,
+                "duplicates": second.duplicates,
+                "novelty": second.novelty,
+                "size": second.size.astype(np.float32),
                 "granules": pa.ListArray.from_arrays(offsets, dates.granule),
                 "dates": pa.ListArray.from_arrays(offsets, pa.array(dates.date)),
                 "clear": pa.ListArray.from_arrays(offsets, pa.array(dates.clear)),
                 "p_dates": p_dates,
                 "pi1": pi1,
-                "pi2_given_phase1": pi2,
-                "pi_star": pi1 * pi2,
+                "pi2_given_phase1": second.probability,
+                "pi_star": pi1 * second.probability,
                 "shard": nowhere,
                 "row": nowhere,
             }
@@ -94,33 +133,10 @@ def response_table(settled: Settled, record: PlanRecord, wanted: NDArray[np.int6
     )
 
 
-def _second_phase(
-    settled: Settled,
-    state: NDArray[np.int8],
-    observable: NDArray[np.int64],
-    drawn: NDArray[np.int64],
-    record: PlanRecord,
-) -> NDArray[np.int64]:
-    """Rows of the drawn units, ascending: `drawn` of the `observable` ones of each stratum, along the curve."""
-    rows = np.flatnonzero(state == _OBSERVABLE)
-    rows = rows[np.argsort(settled.unit[rows])]
-    if not rows.size:
-        return rows
-    rows = rows[stratum_order(settled.unit[rows], settled.stratum[rows], settled.lon[rows], settled.lat[rows])]
-    ends = np.cumsum(observable)
-    picks = [
-        end - size + ordered_pivotal(population=size, draws=n, seed=record.design.seed, purpose=f"phase2/{name}")
-        for size, n, end, name in zip(observable.tolist(), drawn.tolist(), ends.tolist(), record.names, strict=True)
-    ]
-    return np.sort(rows[np.concatenate(picks)])
-
-
 def _dates(settled: Settled, chosen: NDArray[np.int64], design: Design) -> _Chosen:
-    """One sequence for each chosen row; candidates of all batches are brought into the order of the chosen rows."""
-    owner_of_place = np.full(sum(found.state.size for found in settled.found), -1, dtype=np.int64)
-    owner_of_place[settled.place[chosen]] = np.arange(chosen.size)
-    candidates, granule = _gathered(settled.found, owner_of_place)
-    sequences = draw_sequences(candidates, settled.unit[chosen], design)
+    """One sequence for each chosen row."""
+    candidates, granule = settled.candidates(chosen)
+    sequences = draw_sequences(candidates, granule, settled.unit[chosen], design)
     rows = sequences.rows.ravel()
     return _Chosen(
         granule=granule.take(pa.array(rows)),

@@ -1,4 +1,4 @@
-"""Strata: land-cover group × climate cluster × local season, fitted once and frozen.
+"""Strata: land-cover group × climate cluster × a user's own classes × local season, fitted once and frozen.
 
 The artefact holds everything that decides which stratum a unit is in, so that an extension of a sample to more
 years or ground labels old and new units alike. Fitting reads the covariates of all cells once; the result depends
@@ -18,29 +18,47 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geofm_sampling.climate import Climate, climate_numbers, fit_climate
-from geofm_sampling.covariates import ANY, UNKNOWN, WORLDCOVER_GROUPS, dominant_groups, land_cover_codes
+from geofm_sampling.collapse import OTHER as OTHER
+from geofm_sampling.collapse import Labels, collapse, merge_notes
+from geofm_sampling.covariates import (
+    ANY,
+    UNKNOWN,
+    WORLDCOVER_GROUPS,
+    dominant_groups,
+    land_cover_codes,
+    own_classes,
+    too_dry_notes,
+)
+from geofm_sampling.distinct import distinct
 from geofm_sampling.seasons import month_names
-from geofm_sampling.tables import CELLS
+from geofm_sampling.tables import BY_PREFIX, CELLS
 from geofm_sampling.unit import SEASONS, cell_ids
 
 MIN_CELLS = 16
-"""Cells below which a land-cover × climate class is merged with others."""
-OTHER = "other"
-"""Name of the class of everything rare, and of whatever an extension meets first."""
+"""Cells below which a class is merged with others."""
+LAND_COVER, CLIMATE, SEASON = "land_cover", "climate", "season"
+FACTORS = (LAND_COVER, CLIMATE, SEASON)
+"""Factors that are always to be had; further ones are `by_<name>` columns of the cells."""
+CellLabels = tuple[list[str], NDArray[np.int16], NDArray[np.int16]]
+"""Land-cover groups, each cell's index into them and its climate number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strata:
     """The frozen artefact; equal digests mean equal labels."""
 
+    factors: tuple[str, ...]
+    """What strata are made of, in order: `land_cover`, `climate`, `by_<name>`, `season`."""
     groups: tuple[tuple[int, str], ...]
     """(class code, land-cover group), ascending; empty where no land cover was given."""
     climate: Climate
-    """Weather statistics, cluster centroids and the season table of each cluster."""
-    collapse: tuple[tuple[str, int, str], ...]
-    """(land-cover group, climate number, class that it belongs to)."""
+    """Weather statistics, cluster centroids and the season table of each cluster; seasons follow it in any case."""
+    collapse: tuple[tuple[Labels, str], ...]
+    """(labels by `class_factors`, class that they belong to), for each combination that was met."""
     classes: tuple[str, ...]
-    """Names of the classes; the last is `other`. Stratum number = 4 · index + season."""
+    """Names of the classes; the last is `other`."""
+    class_climates: tuple[tuple[int, ...], ...]
+    """Climate numbers of each class's cells."""
     min_cells: int
     """Cells below which a class was merged."""
     seed: int
@@ -49,9 +67,26 @@ class Strata:
     """What was missing or merged, one sentence each, for the report."""
 
     @property
+    def seasonal(self) -> bool:
+        """Whether seasons are strata of their own: stratum number = 4 · class + season, else the class."""
+        return SEASON in self.factors
+
+    @property
+    def class_factors(self) -> tuple[str, ...]:
+        """Factors that tell classes apart: those given, but for the season."""
+        absent = {SEASON, *([] if self.groups else [LAND_COVER]), *([] if self.climate.statistics else [CLIMATE])}
+        return tuple(factor for factor in self.factors if factor not in absent)
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """Name of each stratum by number, such as `tree/c3/s2`."""
+        """Name of each stratum by number, such as `tree/c3/s2`, or `tree/c3` where seasons are pooled."""
+        if not self.seasonal:
+            return self.classes
         return tuple(f"{name}/s{season}" for name in self.classes for season in range(SEASONS))
+
+    def climates_of(self, name: str) -> tuple[int, ...]:
+        """Climate numbers of a class, ascending; none for a class that was not met."""
+        return self.class_climates[self.classes.index(name)] if name in self.classes else ()
 
     def season_span(self, *, climate: int, south: bool, season: int) -> str:
         """Months of a local season as text, e.g. `Jun-Aug`."""
@@ -76,6 +111,7 @@ class Strata:
 def fit_strata(
     cells: pa.Table,
     *,
+    factors: Sequence[str] = FACTORS,
     clusters: int = 6,
     seed: int,
     min_cells: int = MIN_CELLS,
@@ -85,28 +121,33 @@ def fit_strata(
 
     Parameters
     ----------
+    factors : what strata are made of: any of FACTORS and of the cells' `by_<name>` text columns, in the order of the
+        parts of a class's name; without `season` the seasons of a class are one stratum
     clusters : climate clusters wanted, 1 to 99; fewer where the weather differs too little
-    min_cells : classes with fewer cells are merged: the rare climates of a land-cover group into `group/rest`,
-        and into `other` where those together are still too few
+    min_cells : classes with fewer cells are merged: over the last factor first (`tree/rest`), and into `other` where
+        those together are still too few
     groups : land-cover class code → group; another code becomes the group `class_<code>`
 
     Raises
     ------
     ValueError
-        When there are no cells, or covariates are incomplete or impossible.
+        When there are no cells, a factor is unknown, or covariates are incomplete or impossible.
     """
     CELLS.check(cells)
     if cells.num_rows == 0:
         raise ValueError("there are no cells to stratify: the catalogue's tiles own no ground of the region")
     if not 1 <= clusters <= 99:
         raise ValueError(f"{clusters} climate clusters: must be 1 to 99")
+    _check_factors(factors, cells)
     # Any chip size names the cells uniquely here: the ids only have to hash the same whatever the order of rows.
     ids = cell_ids(cells["tile"], chip_size=64, cell_row=cells["cell_row"], cell_col=cells["cell_col"])
     draft = Strata(
+        factors=tuple(factors),
         groups=tuple((code, groups.get(code, f"class_{code}")) for code in land_cover_codes(cells)),
         climate=fit_climate(cells, ids, clusters, seed=seed),
         collapse=(),
         classes=(OTHER,),
+        class_climates=((),),
         min_cells=min_cells,
         seed=seed,
         notes=(),
@@ -114,7 +155,7 @@ def fit_strata(
     return _with_classes(draft, cells, clusters)
 
 
-def cell_labels(cells: pa.Table, strata: Strata) -> tuple[list[str], NDArray[np.int16], NDArray[np.int16]]:
+def cell_labels(cells: pa.Table, strata: Strata) -> CellLabels:
     """Land-cover groups, each cell's index into them and its climate number, both shape (n,).
 
     Raises
@@ -130,81 +171,102 @@ def cell_labels(cells: pa.Table, strata: Strata) -> tuple[list[str], NDArray[np.
     return *dominant_groups(cells, dict(strata.groups)), climate
 
 
-def class_table(strata: Strata, groups: Sequence[str]) -> NDArray[np.int32]:
-    """Class index by (group index, climate number), shape (G, C); what the fit never met is `other`."""
-    shape = (len(groups), len(strata.climate.season_starts))
-    table = np.full(shape, len(strata.classes) - 1, dtype=np.int32)
-    for group, climate, name in strata.collapse:
-        if group in groups:
-            table[groups.index(group), climate] = strata.classes.index(name)
-    return table
+def stratum_of_cells(cells: pa.Table, strata: Strata, labels: CellLabels | None = None) -> NDArray[np.int32]:
+    """Class of each cell, an index into `strata.classes`, shape (n,); what the fit never met is `other`.
+
+    `labels` are the cells' :func:`cell_labels` where they are known already.
+
+    Raises
+    ------
+    ValueError
+        When the artefact was fitted with a covariate that the cells do not have.
+    """
+    met, inverse = _combinations(cells, strata, labels or cell_labels(cells, strata))
+    known = dict(strata.collapse)
+    place = {name: index for index, name in enumerate(strata.classes)}
+    return np.array([place[known.get(combination, OTHER)] for combination in met], dtype=np.int32)[inverse]
+
+
+def _check_factors(factors: Sequence[str], cells: pa.Table) -> None:
+    own = [name for name in cells.column_names if name.startswith(BY_PREFIX)]
+    for factor in factors:
+        if factor not in (*FACTORS, *own):
+            raise ValueError(
+                f"{factor!r} is no factor of strata: give any of {', '.join((*FACTORS, *own))}"
+                f"{'' if own else f', or a text column {BY_PREFIX}<name> of the cells'}"
+            )
+    if len(set(factors)) < len(factors):
+        raise ValueError(f"the factors of strata {', '.join(factors)} name one twice")
+
+
+def _combinations(cells: pa.Table, strata: Strata, labels: CellLabels) -> tuple[list[Labels], NDArray[np.int64]]:
+    """The combinations of labels by `class_factors` that the cells have, and each cell's index into them, (n,)."""
+    combinations: list[Labels] = [()]
+    index = np.zeros(cells.num_rows, dtype=np.int64)
+    for factor in strata.class_factors:
+        names, label = _factor_labels(cells, strata, factor, labels)
+        # Only combinations that occur are kept, so that many classes of many factors stay few numbers.
+        codes, index = distinct(index * len(names) + label, len(combinations) * len(names))
+        combinations = [(*combinations[code // len(names)], names[code % len(names)]) for code in codes.tolist()]
+    return combinations, index
+
+
+def _factor_labels(
+    cells: pa.Table, strata: Strata, factor: str, labels: CellLabels
+) -> tuple[list[str], NDArray[np.integer]]:
+    """Labels of a factor and each cell's index into them, shape (n,)."""
+    groups, group, climate = labels
+    if factor == LAND_COVER:
+        return groups, group
+    if factor == CLIMATE:
+        unknown = strata.climate.unknown
+        return [f"c{number}" for number in range(unknown)] + ["c?"], climate
+    return own_classes(cells, factor)
 
 
 def _with_classes(draft: Strata, cells: pa.Table, clusters: int) -> Strata:
     """The artefact completed with its classes and notes, from the number of cells of each combination."""
-    groups, group, climate = cell_labels(cells, draft)
+    labels = cell_labels(cells, draft)
+    met, index = _combinations(cells, draft, labels)
+    sizes = dict(zip(met, np.bincount(index, minlength=len(met)).tolist(), strict=True))
+    table = collapse(sizes, draft.min_cells)
+    classes = (*sorted(set(table.values()) - {OTHER}), OTHER)
+    place = {name: k for k, name in enumerate(classes)}
     kinds = len(draft.climate.season_starts)
-    count = np.bincount(group.astype(np.int64) * kinds + climate, minlength=len(groups) * kinds)
-    sizes = {(groups[i // kinds], i % kinds): int(n) for i, n in enumerate(count) if n}
-    collapse = _collapse(sizes, draft)
-    classes = sorted({name for _, _, name in collapse} - {OTHER})
-    notes = [*_input_notes(draft, sizes, clusters), *_merge_notes(collapse, sizes, draft)]
-    return replace(draft, collapse=tuple(collapse), classes=(*classes, OTHER), notes=tuple(notes))
+    of_cell = np.array([place[table[combination]] for combination in met], dtype=np.int64)[index]
+    climates: list[list[int]] = [[] for _ in classes]
+    for pair in distinct(of_cell * kinds + labels[2], len(classes) * kinds)[0].tolist():
+        climates[pair // kinds].append(pair % kinds)
+    return replace(
+        draft,
+        collapse=tuple(table.items()),
+        classes=classes,
+        class_climates=tuple(map(tuple, climates)),
+        notes=(
+            *_input_notes(draft, sizes, clusters),
+            *too_dry_notes(cells),
+            *merge_notes(table, sizes, draft.min_cells),
+        ),
+    )
 
 
-def _collapse(sizes: Mapping[tuple[str, int], int], draft: Strata) -> list[tuple[str, int, str]]:
-    """The collapse table, sorted: large classes keep their own name, rare ones are pooled over climate, then all."""
-    rare: dict[str, int] = {}
-    for (group, _), size in sizes.items():
-        rare[group] = rare.get(group, 0) + size * (size < draft.min_cells)
-    table = []
-    for group, climate in sorted(sizes):
-        if sizes[group, climate] >= draft.min_cells or len(sizes) == 1:
-            name = _class_name(group, climate, draft)
-        else:
-            name = f"{group}/rest" if draft.climate.statistics and rare[group] >= draft.min_cells else OTHER
-        table.append((group, climate, name))
-    return table
-
-
-def _class_name(group: str, climate: int, draft: Strata) -> str:
-    parts = [group] if draft.groups else []
-    if draft.climate.statistics:
-        parts.append("c?" if climate == draft.climate.unknown else f"c{climate}")
-    return "/".join(parts) or "all"
-
-
-def _input_notes(draft: Strata, sizes: Mapping[tuple[str, int], int], clusters: int) -> list[str]:
+def _input_notes(draft: Strata, sizes: Mapping[Labels, int], clusters: int) -> list[str]:
     notes = []
-    if not draft.groups:
+    if LAND_COVER in draft.factors and not draft.groups:
         notes.append("No land cover was given: strata know no land-cover groups.")
     if not draft.climate.statistics:
-        notes.append("No weather was given: strata know no climate, seasons are calendar quarters from December.")
-    elif len(draft.climate.centroids) < clusters:
+        lost = "strata know no climate, seasons" if CLIMATE in draft.factors else "seasons"
+        notes.append(f"No weather was given: {lost} are calendar quarters from December.")
+    elif CLIMATE in draft.factors and len(draft.climate.centroids) < clusters:
         found = len(draft.climate.centroids)
         notes.append(f"The weather differs too little for {clusters} climate clusters: {found} used.")
-    total = sum(sizes.values())
-    for what, number in (
-        ("land cover", sum(size for (group, _), size in sizes.items() if group == UNKNOWN)),
-        ("weather", sum(size for (_, climate), size in sizes.items() if climate == draft.climate.unknown)),
-    ):
-        if number and not (what == "weather" and not draft.climate.statistics):
-            notes.append(f"The {what} of {number} of {total} cells is unknown; they form classes of their own.")
-    return notes
-
-
-def _merge_notes(
-    collapse: list[tuple[str, int, str]], sizes: Mapping[tuple[str, int], int], draft: Strata
-) -> list[str]:
-    """One sentence per pooled class."""
-    notes = []
-    for pooled in sorted({name for _, _, name in collapse if name == OTHER or name.endswith("/rest")}):
-        members = [(group, climate) for group, climate, name in collapse if name == pooled]
-        names = ", ".join(_class_name(group, climate, draft) for group, climate in members)
-        cells = sum(sizes[member] for member in members)
-        notes.append(
-            f"Classes with fewer than {draft.min_cells} cells were merged into {pooled}: {names} ({cells} cells)."
-        )
+    for place, factor in enumerate(draft.class_factors):
+        number = sum(size for labels, size in sizes.items() if labels[place] in (UNKNOWN, "c?"))
+        if number:
+            what = {LAND_COVER: "land cover", CLIMATE: "weather"}.get(factor, factor.removeprefix(BY_PREFIX))
+            notes.append(
+                f"The {what} of {number} of {sum(sizes.values())} cells is unknown; they form classes of their own."
+            )
     return notes
 
 

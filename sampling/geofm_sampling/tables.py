@@ -14,6 +14,10 @@ from geofm_sampling.contract import Column, TableContract
 
 LAND_COVER_PREFIX = "lc_"
 WEATHER_PREFIX = "wx_"
+CLEAR_PREFIX = "cl_"
+BY_PREFIX = "by_"
+COVARIATE_PREFIXES = (LAND_COVER_PREFIX, WEATHER_PREFIX, CLEAR_PREFIX, BY_PREFIX)
+"""Columns that a source of covariates gave."""
 
 _CELL = {
     "tile": Column(type=pa.string(), meaning="MGRS tile that owns the cell"),
@@ -27,11 +31,12 @@ _CELL = {
 CELLS = TableContract(
     name="cells",
     columns=_CELL,
-    extra_prefixes=(LAND_COVER_PREFIX, WEATHER_PREFIX),
+    extra_prefixes=COVARIATE_PREFIXES,
 )
 """Owned ground cells with covariates: `lc_<class code>` float32 fractions of each land-cover class present in the
 region (sum ≤ 1; the rest has no land cover), `wx_t01`…`wx_t12` monthly mean temperature in °C and `wx_p01`…`wx_p12`
-monthly precipitation in mm. A covariate that no source gave is absent, an unknown value NaN."""
+monthly precipitation in mm, `cl_mean` float32 the expected clear share of the tile by its granules' cloud tags,
+`by_<attribute>` string a user's own classes. A covariate that no source gave is absent, an unknown value NaN."""
 
 FRAME = TableContract(
     name="frame",
@@ -47,9 +52,12 @@ FRAME = TableContract(
         "land_cover": Column(type=pa.string(), meaning="land-cover group, 'any' without a land-cover map"),
         "climate": Column(type=pa.int16(), meaning="climate cluster, 0 without weather"),
         "stratum": Column(type=pa.int32(), meaning="stratum number; its name stands in strata.json"),
-        "p_eligible": Column(type=pa.float64(), meaning="probability that the unit's split blocks are for training"),
+        "block": Column(type=pa.int32(), meaning="split block of the cell's centre (geofm_sampling.blocks)"),
+        "split": Column(type=pa.int8(), meaning="0 training, 1 held-out, -1 neither: buffer around held-out blocks"),
+        "p_eligible": Column(type=pa.float64(), meaning="probability of the ground to be for training, over splits"),
+        "p_heldout": Column(type=pa.float64(), meaning="probability of the ground to be held out: its block's p_b"),
     },
-    extra_prefixes=(LAND_COVER_PREFIX, WEATHER_PREFIX),
+    extra_prefixes=COVARIATE_PREFIXES,
 )
 """One row per unit, in the order of `unit`."""
 
@@ -58,12 +66,14 @@ PLAN = TableContract(
     columns={
         "unit": Column(type=pa.uint64(), meaning="packed unit id"),
         "stratum": Column(type=pa.int32(), meaning="stratum number"),
-        "rank": Column(type=pa.int32(), meaning="rank in the stratum's master draw, from 0"),
+        "split": Column(type=pa.int8(), meaning="0 training, 1 held-out: each is a draw of its own"),
+        "rank": Column(type=pa.int32(), meaning="rank in the master draw of its stratum and split, from 0"),
         "first_look": Column(type=pa.bool_(), meaning="rank lies in the planned first phase"),
+        "p_split": Column(type=pa.float64(), meaning="probability of the ground to be in this split"),
         "pi1": Column(type=pa.float64(), meaning="first-phase inclusion probability at the planned size"),
     },
 )
-"""The master draw, sorted by (stratum, rank). Schema metadata `geofm` holds the design and its per-stratum sizes."""
+"""The master draw, sorted by (split, stratum, rank). Schema metadata `geofm` holds the design and the sizes."""
 
 LOOK = TableContract(
     name="look",
@@ -77,17 +87,37 @@ LOOK = TableContract(
 )
 """Candidate dates of looked-at units, one row per (unit, granule); NaN shares where the Fmask could not be read."""
 
+INFORMATION = TableContract(
+    name="information",
+    columns={
+        "unit": Column(type=pa.uint64(), meaning="packed unit id"),
+        "entropy": Column(type=pa.float32(), meaning="spectral entropy of the clear pixels, bits; NaN if unreadable"),
+        "descriptor": Column(
+            type=pa.list_(pa.float32()), meaning="what near-duplicates are judged by, reflectances; empty if unreadable"
+        ),
+    },
+)
+"""What one spectral overview per observable unit says about it (geofm_sampling.information)."""
+
 RESPONSE = TableContract(
     name="response",
     columns={
         "unit": Column(type=pa.uint64(), meaning="packed unit id"),
         "stratum": Column(type=pa.int32(), meaning="stratum number"),
+        "split": Column(type=pa.int8(), meaning="0 training, 1 held-out"),
         "rank": Column(type=pa.int32(), meaning="rank in the stratum's master draw"),
         "state": Column(type=pa.string(), meaning="why the unit is in or out, one of geofm_sampling.tables.STATES"),
         "observable": Column(type=pa.bool_(), meaning="enough feasible dates by the fixed rule"),
         "dates_seen": Column(type=pa.int16(), meaning="granules within reach that cover some of the cell"),
         "dates_feasible": Column(type=pa.int16(), meaning="of those, with a clear share of at least min_clear"),
         "clear_best": Column(type=pa.float32(), meaning="largest clear share in the anchor season, NaN if none"),
+        "entropy": Column(type=pa.float32(), meaning="spectral entropy of the clear pixels, bits; NaN if not measured"),
+        "descriptor": Column(type=pa.list_(pa.float32()), meaning="descriptor of the overview; empty if not measured"),
+        "duplicates": Column(
+            type=pa.float32(), meaning="estimated frame units that look alike in the stratum (itself included), or NaN"
+        ),
+        "novelty": Column(type=pa.float32(), meaning="distance from existing data, 0 to 1; 1 where there is none"),
+        "size": Column(type=pa.float32(), meaning="relative chance in phase 2 within the stratum, 1 on average"),
         "granules": Column(type=pa.list_(pa.string()), meaning="chosen granule ids in order of date, empty if out"),
         "dates": Column(type=pa.list_(pa.int32()), meaning="chosen days since 1970-01-01, ascending"),
         "clear": Column(type=pa.list_(pa.float32()), meaning="clear share of each chosen date"),
@@ -99,7 +129,7 @@ RESPONSE = TableContract(
         "row": Column(type=pa.int32(), meaning="row within the shard, -1 if not drawn"),
     },
 )
-"""Every unit of phase 1 (the first k_h ranks), sorted by (stratum, rank); `shard >= 0` marks the drawn ones."""
+"""Every unit of phase 1 (the first k_h ranks), sorted by (split, stratum, rank); `shard >= 0` marks the drawn ones."""
 
 STATES = {
     "drawn": "observable and drawn in phase 2",

@@ -1,4 +1,4 @@
-"""Equal-probability draws along an ordered list."""
+"""Draws along an ordered list."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from geofm_sampling.hilbert import hilbert_index
-from geofm_sampling.pivotal import balanced_order, ordered_pivotal
+from geofm_sampling.pivotal import balanced_order, ordered_pivotal, ordered_pivotal_pps
+from geofm_sampling.probabilities import capped_probabilities
 
 
 def draw(population: int, draws: int, seed: int) -> NDArray[np.int64]:
     return ordered_pivotal(population=population, draws=draws, seed=seed, purpose="test")
 
 
-def duels(population: int, draws: int) -> dict[tuple[int, ...], Fraction]:
+def duels(pi: list[Fraction]) -> dict[tuple[int, ...], Fraction]:
     """Exact probability of every sample of the ordered pivotal method, by following both outcomes of each duel.
 
     Deville & Tillé (1998): the unit still in play meets the next one; below a sum of 1 the loser leaves and the
     winner carries the sum, above it the winner is drawn and the loser carries the rest.
     """
-    pi = Fraction(draws, population)
     result: Counter[tuple[int, ...]] = Counter()
 
     def play(carry: int, a: Fraction, following: int, drawn: tuple[int, ...], p: Fraction) -> None:
         if p == 0:
             return
-        if following == population:
+        if following == len(pi):
             result[tuple(sorted((*drawn, carry) if a == 1 else drawn))] += p
             return
-        b, total = pi, a + pi
+        b = pi[following]
+        total = a + b
         if total < 1:
             play(carry, total, following + 1, drawn, p * a / total)
             play(following, total, following + 1, drawn, p * b / total)
@@ -44,22 +45,80 @@ def duels(population: int, draws: int) -> dict[tuple[int, ...], Fraction]:
             play(following, total - 1, following + 1, (*drawn, carry), p * win)
             play(carry, total - 1, following + 1, (*drawn, following), p * (1 - win))
 
-    play(0, pi, 1, (), Fraction(1))
+    play(0, pi[0], 1, (), Fraction(1))
     return dict(result)
 
 
-@pytest.mark.parametrize(("population", "draws"), [(7, 3), (6, 4), (9, 2), (8, 5), (6, 3), (7, 6), (5, 1)])
-def test_samples_follow_the_ordered_pivotal_method_exactly(population: int, draws: int) -> None:
-    """Over 6,000 seeds the frequency of every possible sample fits the duels' exact probabilities (χ², α = 10⁻³)."""
-    exact = duels(population, draws)
-    seen = Counter(tuple(draw(population, draws, seed).tolist()) for seed in range(6_000))
+def check_fit(exact: dict[tuple[int, ...], Fraction], seen: Counter[tuple[int, ...]]) -> None:
+    """No impossible sample, and frequencies that fit (χ², α = 10⁻³); samples expected less than 5 times are pooled."""
     assert set(seen) <= {sample for sample, p in exact.items() if p}
-    expected = np.array([float(p) for p in exact.values()]) * 6_000
+    expected = np.array([float(p) for p in exact.values()]) * seen.total()
     observed = np.array([seen[sample] for sample in exact])
     often = expected >= 5
     pooled = [np.append(v[often], v[~often].sum()) if v[~often].sum() else v[often] for v in (observed, expected)]
     if len(pooled[0]) == len(pooled[1]) > 1:
         assert stats.chisquare(*pooled).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("population", "draws"), [(7, 3), (6, 4), (9, 2), (8, 5), (6, 3), (7, 6), (5, 1)])
+def test_samples_follow_the_ordered_pivotal_method_exactly(population: int, draws: int) -> None:
+    """Over 6,000 seeds the frequency of every possible sample fits the duels' exact probabilities (χ², α = 10⁻³)."""
+    seen = Counter(tuple(draw(population, draws, seed).tolist()) for seed in range(6_000))
+    check_fit(duels([Fraction(draws, population)] * population), seen)
+
+
+UNEQUAL = [
+    "1/8 3/4 1/2 5/8",  # a cut inside a unit
+    "1/4 3/4 1/2 1/2",  # a cut between units
+    "7/8 7/8 1/8 3/4 3/8",  # intervals of two straddlers
+    "1/2 1 1/4 1/8 1 1/8",  # certain units
+    "1/16 1/16 15/16 15/16 1/2 1/2",
+    "3/10 1/10 6/10 9/10 4/5 3/10",  # not binary fractions
+]
+
+
+@pytest.mark.parametrize("text", UNEQUAL)
+def test_unequal_samples_follow_the_ordered_pivotal_method_exactly(text: str) -> None:
+    """Likewise for unequal probabilities, in five thousand seeds each (six χ² tests, α = 10⁻³ each)."""
+    pi = [Fraction(word) for word in text.split()]
+    drawn = (ordered_pivotal_pps([float(p) for p in pi], seed=seed, purpose="test").tolist() for seed in range(5_000))
+    check_fit(duels(pi), Counter(tuple(sample) for sample in drawn))
+
+
+@given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=200), st.data())
+def test_every_stretch_of_the_list_holds_its_share(sizes: list[float], data: st.DataObject) -> None:
+    """Among the first k units, ⌊Σπ⌋ or ⌈Σπ⌉ are drawn, for every k; positions ascend; certain units are in."""
+    pi = capped_probabilities(sizes, data.draw(st.integers(0, len(sizes))))
+    drawn = ordered_pivotal_pps(pi, seed=data.draw(st.integers(0, 2**64 - 1)), purpose="test")
+    assert drawn.size == round(pi.sum())
+    assert np.all(np.diff(drawn) > 0)
+    assert set(np.flatnonzero(pi == 1)) <= set(drawn.tolist())
+    inner = pi < 1  # the certain ones leave the line
+    count = np.cumsum(np.isin(np.arange(pi.size), drawn)[inner])
+    share = np.cumsum(pi[inner])
+    assert np.all(count >= np.floor(share + 1e-9) - (np.abs(share - np.round(share)) < 1e-9))
+    assert np.all(count <= np.ceil(share - 1e-9) + (np.abs(share - np.round(share)) < 1e-9))
+
+
+def test_every_unit_has_its_unequal_probability() -> None:
+    """Inclusion frequencies over 4,000 seeds: 60 binomial tests, none beyond Bonferroni's bound at α = 10⁻³."""
+    pi = capped_probabilities(np.random.default_rng(2).lognormal(0, 1.2, 60), 17)
+    counts = np.zeros(60, dtype=int)
+    for seed in range(4_000):
+        counts[ordered_pivotal_pps(pi, seed=seed, purpose="test")] += 1
+    law = stats.binom(4_000, pi)
+    assert np.all(2 * np.minimum(law.cdf(counts), law.sf(counts - 1)) > 1e-3 / 60)
+
+
+def test_a_million_unequal_units_always_give_the_sum() -> None:
+    """Sums of a million floats are not whole; the number drawn is, also with many tiny or nearly certain units."""
+    rng = np.random.default_rng(3)
+    for draws in (1, 49_999, 999_999):
+        pi = capped_probabilities(rng.lognormal(0, 2, 1_000_000), draws)
+        drawn = ordered_pivotal_pps(pi, seed=draws, purpose="test")
+        assert drawn.size == draws == np.unique(drawn).size
+    tenths = np.full(1_000_000, 0.1)
+    assert ordered_pivotal_pps(tenths, seed=0, purpose="test").size == 100_000
 
 
 @given(st.integers(0, 3_000), st.data())

@@ -23,11 +23,11 @@ from geofm_sampling import (
     build_frame,
     draw_master,
     fit_strata,
+    phase_one,
     plan_record,
     respond,
     table_digest,
 )
-from geofm_sampling import response as response_module
 from geofm_sampling.hashing import hashed_uniform
 from geofm_sampling.looking import STATE_NAMES, Asked, examine
 
@@ -128,7 +128,7 @@ def test_nothing_depends_on_how_looks_are_batched_or_ordered(
         return table.take(pa.array(rng.permutation(table.num_rows)))
 
     again = respond(plan, frame, DESIGN, shuffled)
-    monkeypatch.setattr(response_module, "LOOK_BATCH", 17)
+    monkeypatch.setattr(phase_one, "LOOK_BATCH", 17)
     batched = respond(plan, frame, DESIGN, look)
     assert table_digest(answer.table) == table_digest(again.table) == table_digest(batched.table)
     assert answer.said == batched.said

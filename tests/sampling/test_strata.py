@@ -3,85 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from geofm_sampling import Strata, fit_strata
-from geofm_sampling.covariates import WORLDCOVER_GROUPS, dominant_groups, weather_statistics
-from geofm_sampling.kmeans import fit_centroids, nearest_centroid
-from geofm_sampling.strata import OTHER, cell_labels, class_table
+from geofm_sampling import Strata, build_frame, fit_strata
+from geofm_sampling.strata import OTHER, cell_labels, stratum_of_cells
 
 Cells = Callable[..., pa.Table]
-
-
-def shares(**columns: list[float]) -> pa.Table:
-    return pa.table({name: pa.array(values, pa.float32()) for name, values in columns.items()})
-
-
-def groups_of(table: pa.Table) -> list[str]:
-    names, index = dominant_groups(table, WORLDCOVER_GROUPS)
-    return [names[i] for i in index]
-
-
-def test_the_dominant_group_holds_half_of_the_mapped_ground() -> None:
-    """Classes of a group add up; without a majority `mixed`; half unmapped or NaN is `unknown`."""
-    nan = float("nan")
-    table = shares(
-        lc_10=[0.9, 0.3, 0.4, 0.4, nan, 0.30, 0.0],
-        lc_90=[0.1, 0.3, 0.3, 0.0, nan, nan, 0.2],
-        lc_95=[0.0, 0.4, 0.3, 0.0, nan, 0.25, 0.2],
-    )
-    assert groups_of(table) == ["tree", "wetland", "wetland", "unknown", "unknown", "tree", "unknown"]
-    assert groups_of(shares(lc_10=[0.4], lc_20=[0.35], lc_30=[0.25])) == ["mixed"]
-
-
-def test_unknown_codes_are_groups_of_their_own() -> None:
-    """A code that WorldCover does not know keeps its number."""
-    assert groups_of(shares(lc_10=[0.1], lc_77=[0.9])) == ["class_77"]
-
-
-@pytest.mark.parametrize(
-    ("table", "words"),
-    [
-        (shares(lc_10=[80.0], lc_20=[20.0]), "percentages"),
-        (shares(lc_10=[-0.5], lc_20=[1.0]), "≥ 0"),
-        (shares(lc_tree=[1.0]), "lc_<class code>"),
-    ],
-)
-def test_impossible_land_cover_is_refused(table: pa.Table, words: str) -> None:
-    """Percentages, negative shares and unnamed classes are errors."""
-    with pytest.raises(ValueError, match=words):
-        groups_of(table)
-
-
-def test_weather_statistics_by_hand() -> None:
-    """One even and one single-month climate."""
-    t = np.array([[10.0] * 12, [0.0] * 6 + [20.0] * 6], dtype=np.float32)
-    p = np.array([[10.0] * 12, [120.0] + [0.0] * 11], dtype=np.float32)
-    names, values = weather_statistics(t, p)
-    row = [dict(zip(names, line, strict=True)) for line in values.tolist()]
-    assert row[0] == pytest.approx(
-        {"t_mean": 10, "t_range": 0, "t_min": 10, "p_log": np.log(121), "p_seasonality": 0, "wetness": np.log(7)}
-    )
-    assert row[1]["p_seasonality"] == pytest.approx(22 / 12)
-    assert row[1]["t_range"] == 20
-    assert weather_statistics(t, None)[0] == ["t_mean", "t_range", "t_min"]
-    assert weather_statistics(None, p)[0] == ["p_log", "p_seasonality"]
-
-
-def test_kmeans_finds_separate_clumps() -> None:
-    """Three far clumps give their three means, whatever the seed; few distinct points give themselves."""
-    rng = np.random.default_rng(0)
-    centres = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
-    points = np.concatenate([c + rng.normal(0, 0.1, (200, 2)) for c in centres])
-    for seed in range(5):
-        found = fit_centroids(points, 3, seed=seed)
-        assert np.allclose(found[np.lexsort(found.T[::-1])], centres[np.lexsort(centres.T[::-1])], atol=0.05)
-    assert np.array_equal(fit_centroids(np.array([[1.0], [1.0], [2.0]]), 5, seed=0), [[1.0], [2.0]])
-    assert nearest_centroid(points, centres)[[0, 200, 400]].tolist() == [0, 1, 2]
 
 
 def test_round_trip_and_digest(make_cells: Cells) -> None:
@@ -108,14 +40,14 @@ def test_the_order_of_cells_does_not_matter(make_cells: Cells) -> None:
     assert names == again
     assert np.array_equal(group[order], group2)
     assert np.array_equal(climate[order], climate2)
+    assert np.array_equal(stratum_of_cells(cells, strata)[order], stratum_of_cells(chunks, strata))
 
 
 def test_rare_classes_merge_over_climate_first_then_into_other(make_cells: Cells) -> None:
     """Every class keeps at least min_cells cells, except `other`; what was merged is said."""
     cells = make_cells()
     strata = fit_strata(cells, seed=1, min_cells=40)
-    names, group, climate = cell_labels(cells, strata)
-    classes = class_table(strata, names)[group, climate]
+    classes = stratum_of_cells(cells, strata)
     counts = dict(zip(strata.classes, np.bincount(classes, minlength=len(strata.classes)), strict=True))
     assert min(n for name, n in counts.items() if name != OTHER) >= 40
     assert any(name.endswith("/rest") for name in strata.classes)
@@ -187,7 +119,10 @@ def test_an_extension_needs_the_same_covariates(make_cells: Cells) -> None:
         cell_labels(make_cells(land_cover=False), strata)
     with pytest.raises(ValueError, match="fitted with the weather"):
         cell_labels(make_cells(weather=False), strata)
-    assert strata.classes[class_table(strata, ["lichen"])[0, 0]] == OTHER
+    cells = make_cells()
+    moss = cells.rename_columns(["lc_100" if name == "lc_80" else name for name in cells.column_names])
+    only_moss = moss.filter(pa.array(moss["lc_100"].to_numpy() > 0.5))
+    assert set(stratum_of_cells(only_moss, strata)) == {strata.classes.index(OTHER)}
 
 
 def test_nothing_to_stratify(make_cells: Cells) -> None:
@@ -196,3 +131,114 @@ def test_nothing_to_stratify(make_cells: Cells) -> None:
         fit_strata(make_cells().slice(0, 0), seed=1)
     with pytest.raises(ValueError, match="0 climate clusters"):
         fit_strata(make_cells(), clusters=0, seed=1)
+
+
+# --- factors
+
+
+def with_regions(cells: pa.Table, values: list[str | None], *, dictionary: bool = False) -> pa.Table:
+    """Cells with a `by_region` column that repeats the values."""
+    column = pa.array((values * cells.num_rows)[: cells.num_rows], type=pa.string())
+    return cells.append_column("by_region", column.dictionary_encode() if dictionary else column)
+
+
+@pytest.mark.parametrize(
+    ("factors", "pattern"),
+    [
+        (("land_cover", "climate", "season"), r"[a-z]+/c\d/s[0-3]"),
+        (("climate", "land_cover", "season"), r"c\d/[a-z]+/s[0-3]"),
+        (("land_cover",), r"[a-z]+"),
+        (("climate", "season"), r"c\d/s[0-3]"),
+        (("season",), r"all/s[0-3]"),
+        ((), "all"),
+        (("by_region",), "(east|west)"),
+        (("land_cover", "by_region", "season"), r"[a-z]+/(east|west)/s[0-3]"),
+    ],
+)
+def test_strata_are_the_product_of_the_factors_asked_for(
+    make_cells: Cells, factors: tuple[str, ...], pattern: str
+) -> None:
+    """Names, numbers in the frame and labels follow the factors and their order; without season they are pooled."""
+    cells = with_regions(make_cells(), ["east", "west", "east"])
+    strata = fit_strata(cells, factors=factors, seed=1, min_cells=1)
+    frame = build_frame(cells, strata, years=[2022], chip_size=256)
+    number = frame["stratum"].to_numpy()
+    assert len(strata.names) == len(strata.classes) * (4 if "season" in factors else 1)
+    assert strata.seasonal == ("season" in factors)
+    assert all(re.fullmatch(pattern, strata.names[h]) for h in np.unique(number))
+    if strata.seasonal:
+        assert np.array_equal(number % 4, frame["season"].to_numpy())
+    labels = {"land_cover": frame["land_cover"].to_pylist(), "climate": [f"c{k}" for k in frame["climate"].to_pylist()]}
+    for name in factors:
+        if name in labels:
+            at = [factor for factor in factors if factor != "season"].index(name)
+            assert all(strata.names[h].split("/")[at] == label for h, label in zip(number, labels[name], strict=True))
+    assert Strata.from_json(strata.to_json()) == strata
+
+
+def test_own_classes_label_each_cell(make_cells: Cells) -> None:
+    """Text and dictionary columns alike; null and empty are `unknown` and said; a slash becomes a hyphen."""
+    cells, values = make_cells(weather=False), ["N/A", None, " taiga", "", "taiga"]
+    for dictionary in (False, True):
+        some = with_regions(cells, values, dictionary=dictionary)
+        strata = fit_strata(some, factors=("by_region",), seed=1, min_cells=2)
+        assert strata.classes == ("N-A", "taiga", "unknown", OTHER)
+        found = [strata.classes[k] for k in stratum_of_cells(some, strata)[:5]]
+        assert found == ["N-A", "unknown", "taiga", "unknown", "taiga"]
+        unknown = int(np.isin(np.arange(cells.num_rows) % 5, [1, 3]).sum())
+        assert any(f"The region of {unknown} of" in note for note in strata.notes)
+    new = with_regions(cells, ["taiga", "tundra"])
+    assert [strata.classes[k] for k in stratum_of_cells(new, strata)[:2]] == ["taiga", OTHER]
+    with pytest.raises(ValueError, match="fitted with the column by_region"):
+        stratum_of_cells(cells, strata)
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        (("landcover",), r"'landcover' is no factor .* land_cover, climate, season, by_region"),
+        (("by_biome",), "'by_biome' is no factor"),
+        (("climate", "climate"), "name one twice"),
+        (("by_number",), "by_number is int64, must be text"),
+    ],
+)
+def test_factors_that_cannot_be_are_refused(make_cells: Cells, factors: tuple[str, ...], words: str) -> None:
+    """The choices stand in the error."""
+    cells = with_regions(make_cells(), ["east"])
+    cells = cells.append_column("by_number", pa.array(np.arange(cells.num_rows)))
+    with pytest.raises(ValueError, match=words):
+        fit_strata(cells, factors=factors, seed=1)
+
+
+def test_absent_covariates_leave_the_other_factors(make_cells: Cells) -> None:
+    """A factor without its source tells nothing apart and says so; one that nobody asked for is not missed."""
+    cells = with_regions(make_cells(land_cover=False, weather=False), ["east", "west"])
+    strata = fit_strata(cells, factors=("land_cover", "climate", "by_region"), seed=1)
+    assert strata.classes == ("east", "west", OTHER)
+    assert len(strata.notes) == 2
+    assert fit_strata(cells, factors=("by_region",), seed=1).notes == (
+        "No weather was given: seasons are calendar quarters from December.",
+    )
+
+
+def test_the_climates_of_a_class_are_those_of_its_cells(make_cells: Cells) -> None:
+    """Also where the climate is no factor; a name that was not met has none."""
+    cells = make_cells()
+    strata = fit_strata(cells, factors=("land_cover", "season"), seed=1)
+    index, climate = stratum_of_cells(cells, strata), cell_labels(cells, strata)[2]
+    for k, name in enumerate(strata.classes):
+        assert strata.climates_of(name) == tuple(np.unique(climate[index == k]))
+    assert strata.climates_of("lichen") == ()
+
+
+def test_many_own_classes_stay_cheap(make_cells: Cells) -> None:
+    """Combinations that do not occur cost nothing: 1,000 × 1,000 × 1,000 possible classes of 588 cells."""
+    cells = make_cells()
+    for k, name in enumerate("abc"):
+        values = [f"{name}{i * (7 + k) % 1000}" for i in range(cells.num_rows)]
+        cells = cells.append_column(f"by_{name}", pa.array(values))
+    strata = fit_strata(cells, factors=("by_a", "by_b", "by_c"), seed=1, min_cells=1)
+    assert len(strata.classes) == cells.num_rows + 1
+    index = stratum_of_cells(cells, strata)
+    assert [strata.classes[k] for k in index[:2]] == ["a0/b0/c0", "a7/b8/c9"]
+    assert fit_strata(cells, factors=("by_a", "by_b"), seed=1, min_cells=16).classes == (OTHER,)
