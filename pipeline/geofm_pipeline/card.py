@@ -2,7 +2,8 @@
 
 One section per stage, written as soon as the stage is done, so that an interrupted run has a card too:
 
-- `asked`: the options; `command`: the line that reproduces the run; `versions`: of everything that touches pixels
+- `asked`: the options; `command`: the line that reproduces the dataset, that of the first run that was no dry run;
+  `commands`: every different one that the folder has seen, in order; `versions`: of everything that touches pixels
 - `inputs`: region name and bbox, years, catalogue, land cover and weather with their notes
 - `search`: granules by sensor and tile, first and last day, missing assets
 - `frame`: cells, units, area, over- and under-coverage of the ownership rule, ground declared out of the frame
@@ -37,6 +38,15 @@ class Card:
         """Set one section (plain JSON values) and write the card."""
         self._sections[section] = value
         write_text(self._path, json.dumps(self._sections, indent=1) + "\n")
+
+    def ran(self, command: str, *, dry_run: bool) -> None:
+        """Note the command line of a run that starts; one that ended before its plan left nothing and is forgotten."""
+        kept = self._sections.get("commands") if "plan" in self._sections else None
+        known: list[dict[str, object]] = list(kept) if isinstance(kept, list) else []
+        if all(run["line"] != command for run in known):
+            known.append({"line": command, "dry_run": dry_run})
+        self._sections["command"] = next((run for run in known if not run["dry_run"]), known[0])["line"]
+        self.set("commands", known)
 
     def section(self, name: str) -> dict[str, object]:
         """A section of named values, empty when its stage has not run yet."""

@@ -42,6 +42,8 @@ def _dispatch(argv: list[str], progress: Progress) -> int:
             return commands.verify(rest, progress)
         case "report":
             return commands.report(rest, progress)
+        case "estimate":
+            return commands.estimate(rest, progress)
         case "simulate":
             return commands.simulate(rest, progress)
     config = parse_options(argv or ["--help"])

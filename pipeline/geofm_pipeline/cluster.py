@@ -13,8 +13,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from geofm_pipeline.card import versions
 from geofm_pipeline.errors import BlockReadError, ClusterError
@@ -25,18 +27,29 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 R = TypeVar("R")
 
+_SCHEMES = frozenset({"tcp", "tls", "ucx", "ws", "wss"})
+"""Of Dask's addresses with a host and a port."""
+
 TRANSIENT_RETRIES = 2
 """How often a task is submitted again after a fault that may pass; the reader has retried each request before."""
-CONNECT_SECONDS = 20
+CONNECT_SECONDS = 8
+"""For a scheduler to answer: somebody waits at the terminal, and a wrong address never answers."""
+WORKERS_SECONDS = 20
+"""For its first worker to be there."""
 
 
 class Runner(Protocol):
     """Runs one function over many arguments."""
 
-    workers: int
-    """Worker threads that run tasks; 1 inside this process."""
-    dashboard: str | None
-    """URL of the Dask dashboard, if there is one."""
+    @property
+    def workers(self) -> int:
+        """Worker threads that run tasks; 1 inside this process."""
+        ...
+
+    @property
+    def dashboard(self) -> str | None:
+        """URL of the Dask dashboard, if there is one."""
+        ...
 
     def run(self, task: Callable[[A], R], arguments: Sequence[A]) -> Iterator[tuple[int, R]]:
         """Yield (position of the argument, result) as tasks finish.
@@ -82,24 +95,62 @@ def open_runner(*, workers: int | None, scheduler: str | None, scratch: Path) ->
         yield DaskRunner(client)
 
 
+def check_address(scheduler: str) -> None:
+    """Refuse what cannot be the address of a scheduler; it connects to nothing, so a run may ask this first.
+
+    Raises
+    ------
+    ClusterError
+        With the form that an address has.
+    """
+    parts = urlsplit(scheduler if "://" in scheduler else f"tcp://{scheduler}")
+    if parts.scheme == "inproc":  # of a scheduler inside this process, named by numbers
+        return
+    try:
+        fine = parts.scheme in _SCHEMES and parts.hostname is not None and parts.port is not None
+    except ValueError:  # a port that is no number
+        fine = False
+    if not fine:
+        raise ClusterError(
+            f"--scheduler {scheduler!r} is no address of a Dask scheduler: give host:port or tcp://host:port as "
+            "`dask scheduler` prints it, or leave --scheduler out for a local cluster"
+        )
+
+
 @contextlib.contextmanager
 def _client(workers: int, scheduler: str | None, scratch: Path) -> Iterator[Client]:
     from distributed import Client
 
     if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
-            raise ClusterError(
-                f"no Dask scheduler answers at {scheduler} within {CONNECT_SECONDS} s ({error}); "
-                "check the address with `dask scheduler`'s own log line, or leave --scheduler out for a local cluster"
-            ) from error
-        with client:
+        with _connect(scheduler) as client:
             _check_workers(client, scheduler)
             yield client
         return
     with _local_cluster(workers, scratch) as cluster, Client(cluster, set_as_default=False) as client:
         yield client
+
+
+def _connect(scheduler: str) -> Client:
+    """A client of a running scheduler; made on a thread of its own, as Dask waits for a silent server without end."""
+    from distributed import Client
+
+    check_address(scheduler)
+    found: futures.Future[Client] = futures.Future()
+
+    def connect() -> None:
+        try:
+            found.set_result(Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False))
+        except Exception as error:  # a server that is no scheduler answers with bytes that break Dask in many ways
+            found.set_exception(error)
+
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        return found.result(CONNECT_SECONDS + 1)
+    except Exception as error:
+        raise ClusterError(
+            f"no Dask scheduler answers at {scheduler} ({type(error).__name__}: {error}); check the address with "
+            "`dask scheduler`'s own log line, or leave --scheduler out for a local cluster"
+        ) from error
 
 
 def _local_cluster(workers: int, scratch: Path) -> LocalCluster:
@@ -125,7 +176,7 @@ def _local_cluster(workers: int, scratch: Path) -> LocalCluster:
 def _check_workers(client: Client, scheduler: str) -> None:
     """Workers must be there and have our versions: other codecs would write other bytes."""
     try:
-        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        client.wait_for_workers(1, timeout=WORKERS_SECONDS)
     except TimeoutError as error:
         raise ClusterError(
             f"the Dask scheduler at {scheduler} has no workers; start some with `dask worker {scheduler}`"

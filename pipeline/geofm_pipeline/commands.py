@@ -1,8 +1,9 @@
-"""The commands beside the main job: verify, report, simulate. Each parses its own words and calls one function."""
+"""The commands beside the main job: each parses its own words and calls one function."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -44,6 +45,38 @@ def report(argv: Sequence[str], progress: Progress) -> int:
     existing_workspace(options.dir)
     print_path = render_report(options.dir)
     progress.say(f"report: {print_path}")
+    return 0
+
+
+def estimate(argv: Sequence[str], progress: Progress) -> int:
+    """`geofm-sample estimate DIR COLUMN`: a mean or total of the region with its interval, on stdout."""
+    from geofm_pipeline.estimates import Question, as_text, estimate_dataset
+
+    parser = _Parser(
+        prog=f"{PROGRAM} estimate",
+        description="Estimate the mean or total of a column of samples.parquet, or of a covariate of the frame, over "
+        "the region, with an interval that knows both phases of the draw.",
+        epilog="docs/estimation.md has the formulas and what may be said.",
+    )
+    parser.add_argument("dir", type=Path, help="dataset folder")
+    parser.add_argument("column", help="numeric column, e.g. entropy, or a covariate, e.g. lc_40 or wx_t07")
+    parser.add_argument("--by", help="column whose values part the samples into domains, e.g. land_cover")
+    parser.add_argument("--kind", choices=("mean", "total"), default="mean", help="default mean")
+    parser.add_argument("--population", choices=("observable", "full"), default="observable", help="default observable")
+    parser.add_argument("--split", type=int, choices=(0, 1), default=0, help="0 training (default), 1 held-out samples")
+    parser.add_argument("--level", type=float, default=0.95, help="of the interval, default 0.95")
+    options = parser.parse_args(argv)
+    question = Question(
+        column=options.column,
+        by=options.by,
+        kind=options.kind,
+        population=options.population,
+        split=options.split,
+        level=options.level,
+    )
+    sys.stdout.write(as_text(estimate_dataset(options.dir, question)) + "\n")
+    what = "mean per unit (cell and season)" if options.kind == "mean" else "total over all units (cells and seasons)"
+    progress.say(f"estimate: {options.column}, {what}")
     return 0
 
 

@@ -13,6 +13,10 @@ from geofm_pipeline.errors import InputError
 from geofm_pipeline.years import parse_years
 from geofm_sampling.unit import CHIP_SIZES
 
+RAKED = ("land_cover", "climate", "season", "year", "tile")
+"""Margins that weights can be raked to: columns of the frame."""
+DEFAULT_SAMPLES = 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
@@ -28,10 +32,18 @@ class SampleConfig:
     """STAC catalogue or ItemCollection (path or URL), STAC GeoParquet (path) or STAC API URL; the demo has its own."""
     land_cover: str | None = None
     """Land-cover raster, folder of rasters, NetCDF or Zarr (path or URL); the demo has its own."""
+    land_cover_legend: Literal["worldcover", "io-lulc", "none"] | None = None
+    """Legend of the land-cover map where it cannot be told; none names classes by their codes."""
     weather: str | None = None
     """Monthly temperature and precipitation, NetCDF or Zarr (path or URL, or two by a comma); the demo has its own."""
-    samples: int = 1024
-    """Chips to draw; capped at what is observable."""
+    strata: str = "land_cover,climate,season"
+    """Factors of the strata, with commas; FILE:ATTRIBUTE adds a vector layer (e.g. ecoregions.json:BIOME_NAME)."""
+    samples: int | None = None
+    """Chips to draw, 1024 by default; capped at what is observable. With --extend: chips of all waves together."""
+    budget: str | None = None
+    """Instead of --samples: as many chips as can be read and written with this many bytes each way, e.g. 200GB."""
+    extend: bool = False
+    """Add a wave to a finished dataset: more --samples, or more years or ground. Nothing written changes."""
     timesteps: int = 4
     """Dates per chip."""
     min_gap: int = 10
@@ -42,8 +54,38 @@ class SampleConfig:
     """Chip edge in pixels of 30 m: 64, 128 or 256 (256 is exactly one block of an HLS file)."""
     min_clear: float = 0.8
     """Share of clear pixels every date of a chip must reach, 0-1."""
-    heldout: float = 0.0
-    """Share of the ground held out for evaluation; only 0 is supported so far."""
+    heldout: float | None = None
+    """Share of ground blocks held out for evaluation, 0 to 0.5; default 0.1 where the region has 20 blocks, else 0."""
+    heldout_samples: int | None = None
+    """Chips to draw from held-out blocks besides --samples; default the same share of --samples."""
+    block_km: float = 100.0
+    """Edge of a split block in kilometres."""
+    buffer_km: float = 5.0
+    """Least distance between the footprints of a training and a held-out chip, kilometres."""
+    allocation: Literal["power", "proportional", "equal", "neyman"] = "power"
+    """How samples are shared out among strata: by size to the power, proportionally, equally, or size × spread."""
+    power: float = 0.5
+    """Exponent of the power allocation: 1 proportional, 0 equal."""
+    floor: int = 10
+    """Chips that every stratum should get."""
+    cost_aware: bool = False
+    """Fewer chips where many looks are needed for one; works against cloudy places."""
+    information: bool = True
+    """Read one spectral overview per observable unit, so that what brings nothing new gets a lower probability."""
+    entropy: float = 0.0
+    """Exponent of spectral entropy in a unit's chance; 0 leaves it out (docs/evidence/coverage.md)."""
+    novelty: float = 1.0
+    """Exponent of novelty against existing data in a unit's chance."""
+    existing: str | None = None
+    """Other dataset folders, with commas, whose samples make like units less novel."""
+    draw: Literal["local", "pivotal", "systematic", "random", "pareto"] = "local"
+    """How the second phase draws: units that look or lie alike seldom together (local), along a curve (pivotal) …"""
+    joint_dates: bool = False
+    """Units of a tile choose dates together and share granules: fewer reads, the same probabilities per unit."""
+    trim: float | None = None
+    """Cap weights at this multiple of their stratum's median; default no trimming."""
+    rake: str | None = None
+    """Adjust weights to known totals of these, with commas: land_cover, climate, season, year, tile."""
     seed: int = 0
     """Seed of every random choice."""
     profile: Literal["zstd", "local"] = "zstd"
@@ -60,16 +102,22 @@ class SampleConfig:
     """Stop after the plan: print units, requests, bytes and memory; read no archive raster."""
 
     def __post_init__(self) -> None:
+        gaps = f"--min-gap {self.min_gap} and --max-gap {self.max_gap}"
         rules = (
-            (self.samples >= 1, f"--samples {self.samples} must be at least 1"),
-            (1 <= self.timesteps <= 64, f"--timesteps {self.timesteps} must lie in 1 to 64"),
+            (self.samples is None or self.samples >= 1, f"--samples {self.samples} must be at least 1"),
             (
-                1 <= self.min_gap <= self.max_gap <= 3660,
-                f"--min-gap {self.min_gap} and --max-gap {self.max_gap} must satisfy 1 ≤ min ≤ max ≤ 3660 days",
+                self.samples is None or self.budget is None,
+                "--samples and --budget exclude each other: a budget decides how many samples there are",
             ),
+            (
+                not self.extend or self.samples is not None,
+                "--extend needs --samples: how many chips all waves together shall have",
+            ),
+            (1 <= self.timesteps <= 64, f"--timesteps {self.timesteps} must lie in 1 to 64"),
+            (1 <= self.min_gap <= self.max_gap <= 3660, f"{gaps} must satisfy 1 ≤ min ≤ max ≤ 3660 days"),
             (self.chip_size in CHIP_SIZES, f"--chip-size {self.chip_size} must be one of {CHIP_SIZES} pixels"),
             (0 < self.min_clear <= 1, f"--min-clear {self.min_clear} must be a share above 0 and up to 1"),
-            (self.heldout == 0, f"--heldout {self.heldout} is not supported yet: use 0"),
+            *self._design_rules(),
             (self.group_shards >= 1, f"--group-shards {self.group_shards} must be at least 1"),
             (self.workers is None or self.workers >= 0, f"--workers {self.workers} must be 0 or more"),
             (
@@ -80,11 +128,52 @@ class SampleConfig:
         broken = [message for holds, message in rules if not holds]
         if broken:
             raise InputError("; ".join(broken))
-        parse_bytes(self.max_bytes)
+        parse_bytes(self.max_bytes, option="--max-bytes")
+        parse_bytes(self.budget, option="--budget")
+
+    def _design_rules(self) -> tuple[tuple[bool, str], ...]:
+        unknown = [word for word in self.raked if word not in RAKED]
+        return (
+            (
+                self.heldout is None or 0 <= self.heldout <= 0.5,
+                f"--heldout {self.heldout} must be a share from 0 to 0.5",
+            ),
+            (
+                self.heldout_samples is None or self.heldout_samples >= 0,
+                f"--heldout-samples {self.heldout_samples} must be at least 0",
+            ),
+            (1 <= self.block_km <= 2000, f"--block-km {self.block_km} must lie in 1 to 2000"),
+            (0 <= self.buffer_km <= 500, f"--buffer-km {self.buffer_km} must lie in 0 to 500"),
+            (0 <= self.power <= 1, f"--power {self.power} must lie in 0 (equal) to 1 (proportional)"),
+            (self.floor >= 0, f"--floor {self.floor} must be at least 0"),
+            (0 <= self.entropy <= 4, f"--entropy {self.entropy} must lie in 0 to 4"),
+            (0 <= self.novelty <= 4, f"--novelty {self.novelty} must lie in 0 to 4"),
+            (
+                self.allocation != "neyman" or self.information,
+                "--allocation neyman needs the information that --information false leaves out",
+            ),
+            (bool(self.factors), "--strata names no factor: name some of land_cover, climate, season"),
+            (
+                len(set(self.factors)) == len(self.factors),
+                f"--strata {self.strata} names a factor twice: each may stand there once",
+            ),
+            (self.trim is None or self.trim >= 1, f"--trim {self.trim} must be at least 1, e.g. 5"),
+            (not unknown, f"--rake {self.rake}: {', '.join(unknown)} is none of {', '.join(RAKED)}"),
+        )
+
+    @property
+    def raked(self) -> tuple[str, ...]:
+        """Margins to rake to."""
+        return tuple(word.strip() for word in (self.rake or "").split(",") if word.strip())
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Factors of the strata, as given."""
+        return tuple(word.strip() for word in self.strata.split(",") if word.strip())
 
     def design_fields(self) -> dict[str, object]:
         """The options that decide what is in the store; the machine's options are left out."""
-        machine = {"out", "workers", "scheduler", "max_bytes", "dry_run"}
+        machine = {"out", "workers", "scheduler", "max_bytes", "dry_run", "extend"}
         fields = {name: value for name, value in asdict(self).items() if name not in machine}
         return {**fields, "years": str(parse_years(self.years))}
 
@@ -101,17 +190,20 @@ class SampleConfig:
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-def parse_bytes(text: str | None) -> int | None:
+def parse_bytes(text: str | None, *, option: str = "--max-bytes") -> int | None:
     """Bytes of `200GB`, `1.5 TiB` or `1000`; None stays None."""
     if text is None:
         return None
     number = text.strip().rstrip("BbKkMmGgTtIi").strip()
     unit = text.strip()[len(number) :].strip().upper()
     try:
-        return round(float(number) * {**_UNITS, "TIB": 2**40}[unit])
-    except (ValueError, KeyError):
+        size = round(float(number) * {**_UNITS, "TIB": 2**40}[unit])
+        if size <= 0:
+            raise ValueError(size)
+        return size
+    except (ValueError, KeyError, OverflowError):
         raise InputError(
-            f"--max-bytes {text!r} is not a size: write a number and B, KB, MB, GB, TB or KiB … TiB"
+            f"{option} {text!r} is not a size: write a number above 0 and B, KB, MB, GB, TB or KiB … TiB"
         ) from None
 
 

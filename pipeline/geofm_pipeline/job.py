@@ -10,23 +10,24 @@ from pathlib import Path
 import pyarrow as pa
 
 from geofm_pipeline.card import Card, versions
-from geofm_pipeline.cluster import Runner, open_runner
+from geofm_pipeline.cluster import Runner, check_address
 from geofm_pipeline.config import SampleConfig, default_out
 from geofm_pipeline.dataset import verify_dataset
-from geofm_pipeline.errors import GeofmError, InputError, OutputConflictError, ResourceError
+from geofm_pipeline.errors import GeofmError, InputError, ResourceError
+from geofm_pipeline.lazy_runner import lazy_runner
 from geofm_pipeline.progress import Progress, human_bytes
 from geofm_pipeline.runlog import RunLog
 from geofm_pipeline.stages.inputs import Inputs, resolve_inputs
-from geofm_pipeline.stages.plan import Planned, design_of, make_plan
+from geofm_pipeline.stages.plan import Planned, make_plan
 from geofm_pipeline.stages.project import project, refuse_too_much
 from geofm_pipeline.stages.publish import publish
-from geofm_pipeline.stages.respond import Responded, make_response
+from geofm_pipeline.stages.respond import Responded, check_existing, make_response
 from geofm_pipeline.stages.search import search
-from geofm_pipeline.stages.write import chip_requests, write
-from geofm_pipeline.store import StoreSpec, VerifyReport, create, is_sealed, remove_leftovers, writer_lock
+from geofm_pipeline.stages.write import row_requests, write
+from geofm_pipeline.store import StoreSpec, VerifyReport, create, remove_leftovers, writer_lock
 from geofm_pipeline.store.files import disk_errors
-from geofm_pipeline.workspace import Workspace, committed, open_workspace
-from geofm_sampling import Design
+from geofm_pipeline.waves import is_finished, open_wave
+from geofm_pipeline.workspace import Workspace
 
 
 def run_job(config: SampleConfig, *, progress: Progress, command: str) -> Path:
@@ -37,12 +38,15 @@ def run_job(config: SampleConfig, *, progress: Progress, command: str) -> Path:
     GeofmError
         Any of geofm_pipeline.errors; the folder keeps every stage that was committed.
     """
+    if config.scheduler is not None:
+        check_address(config.scheduler)
+    check_existing(config)
     inputs = resolve_inputs(config, progress)
     # Absolute, since workers may run in another folder.
     root = (config.out or default_out(config, str(inputs.years))).absolute()
     _make_parent(root)
     with writer_lock(root):
-        space = open_workspace(root, design=config.design_fields(), digest=config.digest())
+        space = open_wave(root, design=config.design_fields(), digest=config.digest(), extend=config.extend)
         return _Job(config, inputs, space, progress).run(command)
 
 
@@ -59,7 +63,6 @@ class _Job:
 
     def __init__(self, config: SampleConfig, inputs: Inputs, space: Workspace, progress: Progress) -> None:
         self.config, self.inputs, self.space, self.progress = config, inputs, space, progress
-        self.design: Design = design_of(config, inputs.years)
         self.card = Card(space.card)
         self.log = RunLog(space.log)
 
@@ -78,30 +81,40 @@ class _Job:
         return report
 
     def _stages(self, command: str) -> Path:
-        self.card.set("asked", self.config.design_fields())
-        self.card.set("command", command)
+        if not is_finished(self.space):
+            self.card.set("asked", self.config.design_fields())
+        self.card.ran(command, dry_run=self.config.dry_run)
         self.card.set("versions", dict(versions()))
         with self._stage("search"):
             scenes = search(self.space, self.inputs, self.progress, self.card)
-        with self._stage("plan"):
-            planned = make_plan(self.space, self.inputs, self.design, scenes, self.progress, self.card)
-            self._project(planned, scenes)
-        if not self.config.dry_run:
-            try:
-                if self._is_finished():
-                    self.progress.say("everything is written already")
-                else:
-                    self._carry_out(planned, scenes)
-                with self._stage("verify"):
-                    self._verify()
-            except GeofmError:
-                self.progress.say(f"report so far: {self._report()}")
-                raise
+        scratch = self.space.work / "dask"
+        where = self.config
+        with lazy_runner(
+            workers=where.workers, scheduler=where.scheduler, scratch=scratch, said=self.progress.say
+        ) as runner:
+            with self._stage("plan"):
+                planned = make_plan(self.space, self.inputs, self.config, scenes, runner, self.progress, self.card)
+                self._project(planned, scenes)
+            if not self.config.dry_run:
+                self._finish(planned, scenes, runner)
         return self._report()
 
+    def _finish(self, planned: Planned, scenes: pa.Table, runner: Runner) -> None:
+        try:
+            if is_finished(self.space):
+                self.progress.say("everything is written already")
+            else:
+                self._carry_out(planned, scenes, runner)
+            with self._stage("verify"):
+                self._verify()
+        except GeofmError:
+            self.progress.say(f"report so far: {self._report()}")
+            raise
+
     def _project(self, planned: Planned, scenes: pa.Table) -> None:
-        projection = project(planned, scenes, self.config)
-        self.card.set("projection", projection.as_dict())
+        projection = project(planned.frame, planned.plan, scenes, self.config)
+        if not is_finished(self.space):
+            self.card.set("projection", projection.as_dict())
         if self.config.dry_run:
             for line in projection.lines():
                 self.progress.say(f"dry run: {line}")
@@ -112,32 +125,20 @@ class _Job:
         else:
             refuse_too_much(projection, self.config, self.space.root)
 
-    def _carry_out(self, planned: Planned, scenes: pa.Table) -> None:
-        config, scratch = self.config, self.space.work / "dask"
-        with open_runner(workers=config.workers, scheduler=config.scheduler, scratch=scratch) as runner:
-            if runner.dashboard:
-                self.progress.say(f"dask: {runner.workers} worker threads, dashboard {runner.dashboard}")
-            with self._stage("respond"):
-                responded = make_response(
-                    self.space, config, self.design, planned, scenes, runner, self.progress, self.card
-                )
-            with self._stage("write"):
-                self._write(planned, responded, scenes, runner)
-
-    def _is_finished(self) -> bool:
-        """Whether an earlier run sealed the store and committed the samples: then nothing depends on work/ any more."""
-        try:
-            return committed(self.space, self.space.samples) is not None and is_sealed(self.space.store)
-        except OutputConflictError:  # samples.parquet was changed or lost: it is made again from the parts
-            return False
+    def _carry_out(self, planned: Planned, scenes: pa.Table, runner: Runner) -> None:
+        with self._stage("respond"):
+            responded = make_response(self.space, self.config, planned, scenes, runner, self.progress, self.card)
+        with self._stage("write"):
+            self._write(planned, responded, scenes, runner)
 
     def _write(self, planned: Planned, responded: Responded, scenes: pa.Table, runner: Runner) -> None:
-        requests = chip_requests(responded.drawn, scenes)
+        requests = row_requests(responded.drawn, scenes)
         spec = self._spec(planned, responded)
         create(self.space.store, spec)
-        remove_leftovers(self.space.work / "parts")
-        write(self.space.store, spec, self.space.work, requests, runner, self.progress)
-        summary = publish(self.space, spec, planned, responded, requests, self.progress, self.card)
+        remove_leftovers(self.space.parts)
+        write(self.space.store, spec, self.space.parts, requests, runner, self.progress)
+        chips = [request.chip for request in requests]
+        summary = publish(self.space, self.config, spec, planned, responded, chips, self.progress, self.card)
         self.progress.say(
             f"write: {summary.samples - len(summary.tombstones):,} chips in {spec.shards:,} shards, "
             f"{human_bytes(summary.bytes)}"
@@ -155,6 +156,7 @@ class _Job:
             height=config.chip_size,
             width=config.chip_size,
             seed=config.seed,
+            wave=self.space.wave,
             group_shards=config.group_shards,
             profile=config.profile,
             min_clear=config.min_clear,
@@ -172,8 +174,9 @@ class _Job:
         report.raise_if_damaged()
 
     def _report(self) -> Path:
-        from geofm_pipeline.report import render_report  # only once there is something to show
+        from geofm_pipeline.report import diagnostics, render_report  # only once there is something to show
 
+        self.card.set("diagnostics", diagnostics(self.space.root))
         return render_report(self.space.root)
 
     @contextmanager

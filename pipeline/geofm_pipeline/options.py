@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import get_type_hints
 
 import docstring_parser
@@ -41,7 +42,40 @@ def parse_options(argv: Sequence[str]) -> SampleConfig:
     except ArgumentError as error:
         raise InputError(f"{_plain(str(error))} (see {PROGRAM} --help)") from error
     values = {f.name: getattr(found, f.name) for f in dataclasses.fields(SampleConfig)}
-    return SampleConfig(**values)
+    for field in dataclasses.fields(SampleConfig):
+        if field.type == "bool" and not isinstance(values[field.name], bool):
+            raise InputError(f"--{field.name.replace('_', '-')} must be true or false, got {values[field.name]}")
+    return SampleConfig(**{**values, **absolute_sources(values)})
+
+
+_LISTS = ("weather", "existing")
+_SOURCES = ("catalog", "land_cover", *_LISTS)
+
+
+def absolute_sources(values: Mapping[str, object]) -> dict[str, str]:
+    """Options that name local files, with absolute paths: workers and later runs elsewhere mean the same files."""
+    found = {name: str(values[name]) for name in _SOURCES if values.get(name)}
+    result = {name: _absolute(text) for name, text in found.items() if name not in _LISTS}
+    for name in set(found) & set(_LISTS):
+        whole = Path(found[name]).expanduser()
+        parts = [found[name]] if whole.exists() else found[name].split(",")
+        result[name] = ",".join(_absolute(part) for part in parts)
+    region = str(values["region"])
+    if Path(region).expanduser().is_file():
+        result["region"] = _absolute(region)
+    result["strata"] = ",".join(_absolute_layer(word) for word in str(values["strata"]).split(","))
+    return result
+
+
+def _absolute(source: str) -> str:
+    """A local path or glob pattern made absolute; URLs stay."""
+    text = source.strip()
+    return source if not text or "://" in text else str(Path(text).expanduser().absolute())
+
+
+def _absolute_layer(word: str) -> str:
+    source, colon, attribute = word.strip().rpartition(":")
+    return f"{_absolute(source)}:{attribute}" if colon and source else word.strip()
 
 
 def main_parser() -> ArgumentParser:
@@ -50,8 +84,8 @@ def main_parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog=PROGRAM,
         description="Draw a probability sample of the HLS archive and write it as a verified Zarr training store.",
-        epilog="Other commands: geofm-sample verify DIR, report DIR, simulate OUT (each has --help). "
-        "Exit codes: docs/cli.md",
+        epilog="Other commands: geofm-sample verify DIR, report DIR, estimate DIR COLUMN, simulate OUT (each has "
+        "--help). Exit codes: docs/cli.md",
         exit_on_error=False,
         parser_mode="geofm_yaml",
     )
@@ -59,7 +93,9 @@ def main_parser() -> ArgumentParser:
     hints = get_type_hints(SampleConfig)
     for field in dataclasses.fields(SampleConfig):
         flag, sentence = "--" + field.name.replace("_", "-"), _sentences()[field.name]
-        if field.type == "bool":
+        if field.type == "bool" and field.default is True:
+            parser.add_argument(flag, type=bool, default=True, help=f"{sentence} (true or false)")
+        elif field.type == "bool":
             parser.add_argument(flag, action="store_true", help=sentence)
         elif field.default is dataclasses.MISSING:
             parser.add_argument(flag, type=hints[field.name], required=True, help=sentence)
@@ -74,7 +110,9 @@ def _sentences() -> dict[str, str]:
 
 
 _KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
-_TYPE_ERROR = re.compile(r"""Parser key "(\w+)": Expected a <class '(\w+)'>\. Got value: (.*)""")
+_TYPE_ERROR = re.compile(
+    r"""Parser key "(\w+)": .*?(?:<class '(\w+)'>|typing\.Literal\[(.*?)\]).*?(?:Got|Given) value: (.*)"""
+)
 
 
 def _plain(message: str) -> str:
@@ -83,8 +121,9 @@ def _plain(message: str) -> str:
     found = _TYPE_ERROR.match(line)
     if found is None:
         return line
-    name, kind, value = found.groups()
-    return f"--{name.replace('_', '-')} must be {_KINDS.get(kind, kind)}, got {value}"
+    name, kind, choices, value = found.groups()
+    wanted = _KINDS.get(kind, kind) if kind else f"one of {choices.replace(chr(39), '')}"
+    return f"--{name.replace('_', '-')} must be {wanted}, got {value}"
 
 
 def _join_negative_values(argv: Sequence[str]) -> list[str]:

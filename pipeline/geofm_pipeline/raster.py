@@ -81,6 +81,10 @@ class RasterInfo:
     """Decimation factors, ascending; index i is overview level i."""
     classes: bool
     """The band has a colour table or category names, so its values are classes."""
+    unit: str
+    """Unit of the values, '' where the file declares none."""
+    legend: str
+    """The file's tag `legend`, as WorldCover has it; '' where there is none."""
 
 
 def raster_info(href: str) -> RasterInfo:
@@ -96,6 +100,8 @@ def raster_info(href: str) -> RasterInfo:
             nodata=source.nodatavals[0],
             overviews=tuple(source.overviews(1)),
             classes=indexed or bool(source.tags(1, ns="CATEGORY_NAMES")),
+            unit=str(source.units[0] or ""),
+            legend=str(source.tags().get("legend", "")),
         )
 
 

@@ -18,6 +18,8 @@ from geofm_pipeline.errors import InputError
 from geofm_pipeline.lonlat import Box, polygons, search_boxes, tile_polygon, union, unrolled, wrapped
 
 _TILE = re.compile(r"T?(\d{1,2})([C-X][A-Z]{2})", re.IGNORECASE)
+_LIKE_TILE = re.compile(r"T?\d+[A-Z]\w*", re.IGNORECASE)
+"""What somebody writes who means a tile; no country, state or continent is spelt so."""
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+|nan|inf\w*)(e[-+]?\d+)?\s*", re.IGNORECASE)
 _VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".zip", ".fgb", ".kml", ".parquet", ".geoparquet", ".gml")
 _DENSIFY = 200  # points along the longer side of a projected outline, whose straight edges are curves in lon/lat
@@ -65,6 +67,12 @@ def parse_region(text: str, *, cache: Path | None = None) -> Region:
         return _from_file(path)
     if not text:
         raise InputError("region is empty: give a bbox W,S,E,N, a vector file, MGRS tile ids or a place name")
+    wrong = [part for part in parts if _LIKE_TILE.fullmatch(part) and not _TILE.fullmatch(part)]
+    if wrong:
+        raise InputError(
+            f"region {text!r}: {wrong[0]} is no MGRS tile id, the number of a zone (1 to 60), the letter of its "
+            "band (C to X) and the two letters of a square, e.g. 32TNR; several are separated by commas"
+        )
     return _from_name(text, cache)
 
 

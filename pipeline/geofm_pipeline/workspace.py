@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,45 +19,66 @@ import pyarrow.parquet as pq
 from geofm_pipeline.errors import OutputConflictError
 from geofm_pipeline.store.files import disk_errors, replacing, write_file
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the dataset folder; a newer one is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """Paths of one dataset folder (docs/store.md)."""
+    """Paths of one wave of a dataset folder (docs/store.md).
+
+    A *wave* is one extension: its own plan, response and store. A *part* is the ground and years that entered the
+    frame together: its own search and frame. Numbers above 1 stand in the names.
+    """
 
     root: Path
+    wave: int = 1
+    part: int = 1
 
     @property
     def scenes(self) -> Path:
-        """The search result, frozen (GeoParquet)."""
-        return self.root / "scenes.parquet"
+        """The search result of the part, frozen (GeoParquet)."""
+        return self.root / _numbered("scenes.parquet", self.part)
 
     @property
     def frame(self) -> Path:
-        """Folder of the frame, one Parquet file per tile, and strata.json."""
-        return self.root / "frame"
+        """Folder of the part's frame: one Parquet file per tile, strata.json and blocks.parquet."""
+        return self.root / _numbered("frame", self.part)
+
+    @property
+    def blocks(self) -> Path:
+        """The split blocks of the frame."""
+        return self.frame / "blocks.parquet"
+
+    def frame_parts(self) -> list[Path]:
+        """The frame's files in order of tile, hence of unit."""
+        return sorted(self.frame.glob("[0-9]*.parquet"))
 
     @property
     def plan(self) -> Path:
-        return self.root / "plan.parquet"
+        return self.root / _numbered("plan.parquet", self.wave)
 
     @property
     def screening(self) -> Path:
-        """Folder of what screening measured, one Parquet file per tile."""
+        """Folder of what screening measured, one Parquet file per tile; all waves share it."""
         return self.root / "screening"
 
     @property
+    def information(self) -> Path:
+        """Folder of what overviews said, one Parquet file per tile; all waves share it."""
+        return self.root / "information"
+
+    @property
     def response(self) -> Path:
-        return self.root / "response.parquet"
+        return self.root / _numbered("response.parquet", self.wave)
 
     @property
     def store(self) -> Path:
-        return self.root / "store.zarr"
+        return self.root / _numbered("store.zarr", self.wave)
 
     @property
     def samples(self) -> Path:
+        """Samples of all waves."""
         return self.root / "samples.parquet"
 
     @property
@@ -79,41 +100,72 @@ class Workspace:
         return self.root / "work"
 
     @property
+    def parts(self) -> Path:
+        """Manifest parts of the wave's store."""
+        return self.work / _numbered("parts", self.wave)
+
+    @property
     def commits(self) -> Path:
-        """File name → sha256 of what is final, with the design's digest."""
+        """File name → sha256 of what is final, with the waves and their designs."""
         return self.root / "commits.json"
 
 
-def open_workspace(root: Path, *, design: Mapping[str, object], digest: str) -> Workspace:
-    """Create or continue a dataset folder.
-
-    Raises
-    ------
-    OutputConflictError
-        When the folder holds another design (with the options that differ), a newer schema or foreign files.
-    """
-    space = Workspace(root=root)
-    if space.commits.exists() and _is_planned(space):
-        _check_same_design(space, design, digest)
-        return space
-    if not space.commits.exists() and root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise OutputConflictError(
-            f"--out {root} exists and holds no dataset of geofm-sample; name a new or empty folder"
-        )
-    with disk_errors(root):
-        space.work.mkdir(parents=True, exist_ok=True)
-        space.card.unlink(missing_ok=True)
-        _write_commits(space, {"schema": SCHEMA_VERSION, "design_digest": digest, "design": design, "files": {}})
-    return space
+def _numbered(name: str, number: int) -> str:
+    """`plan.parquet` for 1, `plan-0002.parquet` for 2."""
+    stem, dot, suffix = name.partition(".")
+    return name if number == 1 else f"{stem}-{number:04d}{dot}{suffix}"
 
 
 def existing_workspace(root: Path) -> Workspace:
-    """The dataset folder at `root`; raises OutputConflictError when there is none."""
+    """The newest wave of the dataset folder at `root`; raises OutputConflictError when there is none."""
+    return existing_waves(root)[-1]
+
+
+def existing_waves(root: Path) -> list[Workspace]:
+    """The waves of the dataset folder at `root`, in order; raises OutputConflictError when there is none.
+
+    An extension that stopped before its plan has decided nothing and does not count.
+    """
     space = Workspace(root=root)
     if not space.commits.exists():
         raise OutputConflictError(f"{root} is no dataset folder: it has no {space.commits.name}")
-    read_commits(space)
-    return space
+    spaces = [wave.space(root) for wave in read_waves(space)]
+    return [wave for wave in spaces if wave.wave == 1 or is_planned(wave)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveRecord:
+    """What commits.json says of one wave."""
+
+    wave: int
+    part: int
+    """Number of the wave that brought the part of the frame it draws from."""
+    asked: int
+    """Samples asked for in this wave; 0 until its plan knows."""
+    design: Mapping[str, object]
+    """The options that decide what is in the store."""
+    digest: str
+    """sha256 of the design."""
+
+    def space(self, root: Path) -> Workspace:
+        """The wave's paths."""
+        return Workspace(root=root, wave=self.wave, part=self.part)
+
+
+def read_waves(space: Workspace) -> list[WaveRecord]:
+    """The waves of a folder, at least one."""
+    found = read_commits(space)["waves"]
+    assert isinstance(found, list)
+    return [WaveRecord(**record) for record in found]
+
+
+def write_waves(space: Workspace, waves: Sequence[WaveRecord], *, forget: Sequence[Path] = ()) -> None:
+    """Replace the list of waves; what is committed stays, but for the files to forget."""
+    known = read_commits(space)["files"] if space.commits.exists() else {}
+    assert isinstance(known, dict)
+    lost = {path.name for path in forget}
+    files = {name: digest for name, digest in known.items() if name not in lost}
+    _write_commits(space, {"schema": SCHEMA_VERSION, "waves": [asdict(wave) for wave in waves], "files": files})
 
 
 def read_commits(space: Workspace) -> dict[str, object]:
@@ -121,8 +173,8 @@ def read_commits(space: Workspace) -> dict[str, object]:
     try:
         found: dict[str, object] = json.loads(space.commits.read_text())
         schema = int(str(found["schema"]))
-        if not isinstance(found["files"], dict):
-            raise ValueError("files is no table")
+        if not isinstance(found["files"], dict) or not isinstance(found["waves"], list) or not found["waves"]:
+            raise ValueError("it has no files or no waves")
     except (ValueError, KeyError, TypeError) as error:
         raise OutputConflictError(
             f"{space.commits} is damaged ({error}): restore it from a copy, or use another --out"
@@ -137,25 +189,40 @@ def read_commits(space: Workspace) -> dict[str, object]:
 def committed(space: Workspace, path: Path) -> str | None:
     """sha256 of a committed file or None; a committed file that changed or vanished is refused."""
     files = read_commits(space)["files"]
-    digest = files.get(path.name) if isinstance(files, dict) else None
+    assert isinstance(files, dict)
+    digest = files.get(path.name)
     if digest is None:
         return None
-    if not path.exists() or file_digest(path) != digest:
+    found = file_digest(path) if path.exists() else None
+    if found not in (digest, files.get(path.name + _NEXT, digest)):
         raise OutputConflictError(
             f"{path} is not what was committed (sha256 {digest[:12]}…): it was changed or removed by hand; "
             "restore it or start with another --out"
         )
-    return str(digest)
+    return found
+
+
+_NEXT = ".next"
+"""Suffix in commits.json of what a table is about to become: either digest is right until the change is complete."""
 
 
 def commit_table(space: Workspace, path: Path, table: pa.Table) -> str:
-    """Write a table as Parquet, make it final, and return its sha256."""
-    write_parquet(path, table)
-    digest = file_digest(path)
+    """Write a table as Parquet, make it final, and return its sha256.
+
+    A table that is committed already is replaced in a way that any stop leaves the old or the new one committed.
+    """
+    fresh = path.with_name(path.name + _NEXT)
+    write_parquet(fresh, table)
+    digest = file_digest(fresh)
     found = read_commits(space)
     files = found["files"]
     assert isinstance(files, dict)
-    _write_commits(space, {**found, "files": {**files, path.name: digest}})
+    if path.name in files:
+        _write_commits(space, {**found, "files": {**files, path.name + _NEXT: digest}})
+    with disk_errors(path):
+        fresh.replace(path)
+    settled = {name: value for name, value in files.items() if name != path.name + _NEXT}
+    _write_commits(space, {**found, "files": {**settled, path.name: digest}})
     return digest
 
 
@@ -178,7 +245,7 @@ def check_frame(space: Workspace) -> None:
 
 
 def _frame_digest(space: Workspace) -> str:
-    parts = [part for part in (*sorted(space.frame.glob("*.parquet")), space.frame / "strata.json") if part.exists()]
+    parts = [part for part in (*space.frame_parts(), space.blocks, space.frame / "strata.json") if part.exists()]
     lines = "\n".join(f"{part.name} {file_digest(part)}" for part in parts)
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -202,24 +269,19 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _is_planned(space: Workspace) -> bool:
+def is_planned(space: Workspace) -> bool:
     """Whether a plan was committed; before that nothing is lost by starting over with other options."""
+    return _is_listed(space, space.plan)
+
+
+def is_settled(space: Workspace) -> bool:
+    """Whether the response was committed: who is in is decided."""
+    return _is_listed(space, space.response)
+
+
+def _is_listed(space: Workspace, path: Path) -> bool:
     files = read_commits(space)["files"]
-    return isinstance(files, dict) and space.plan.name in files
-
-
-def _check_same_design(space: Workspace, design: Mapping[str, object], digest: str) -> None:
-    found = read_commits(space)
-    if found["design_digest"] == digest:
-        return
-    old = found["design"] if isinstance(found["design"], dict) else {}
-    differ = [
-        f"{name}: {old.get(name)!r} there, {value!r} now" for name, value in design.items() if old.get(name) != value
-    ]
-    raise OutputConflictError(
-        f"--out {space.root} holds another plan ({'; '.join(differ) or 'different digests'}); "
-        "repeat its options to continue it, or name another --out"
-    )
+    return isinstance(files, dict) and path.name in files
 
 
 def _write_commits(space: Workspace, value: Mapping[str, object]) -> None:

@@ -36,14 +36,18 @@ def parquet_files(path: Path) -> list[Path]:
     return files
 
 
-def parquet_items(path: Path, *, region: Region, years: Years) -> Iterator[CatalogItem]:
-    """Items of the files whose bbox touches the region's and whose time lies within a day of the years."""
+def parquet_items(path: Path, *, region: Region, years: Years, base: str | None = None) -> Iterator[CatalogItem]:
+    """Items of the files whose bbox touches the region's and whose time lies within a day of the years.
+
+    `base` is where a file comes from that was fetched to `path`; relative hrefs are resolved against it.
+    """
     for file in parquet_files(path):
+        name = base or str(file)
         try:
-            yield from _file_items(file, region, years)
+            yield from _file_items(file, region, years, name)
         except (pa.ArrowException, OSError, shapely.errors.GEOSException) as error:
             raise ArchiveError(
-                f"{file} cannot be read as STAC GeoParquet: {error}; fetch the file again, or leave it out"
+                f"{name} cannot be read as STAC GeoParquet: {error}; fetch the file again, or leave it out"
             ) from error
 
 
@@ -71,13 +75,13 @@ def parquet_extent(path: Path) -> str:
     return f"{when} over longitude {west:.2f} to {east:.2f}, latitude {south:.2f} to {north:.2f}"
 
 
-def _file_items(file: Path, region: Region, years: Years) -> Iterator[CatalogItem]:
+def _file_items(file: Path, region: Region, years: Years, base: str) -> Iterator[CatalogItem]:
     dataset = ds.dataset(file, format="parquet")
     schema = dataset.schema
     absent = [name for name in ("id", "geometry", "assets") if name not in schema.names]
     if absent:
         raise ArchiveError(
-            f"{file} is Parquet but no STAC GeoParquet: its columns lack {', '.join(absent)}; "
+            f"{base} is Parquet but no STAC GeoParquet: its columns lack {', '.join(absent)}; "
             f"--catalog takes files as stac-geoparquet writes them"
         )
     columns = {"id": pc.field("id"), "geometry": pc.field("geometry")}
@@ -88,7 +92,7 @@ def _file_items(file: Path, region: Region, years: Years) -> Iterator[CatalogIte
     scanner = dataset.scanner(columns=columns, filter=_filter(schema, region, years), batch_size=_BATCH_ROWS)
     for batch in scanner.to_batches():
         if batch.num_rows:
-            yield from _batch_items(batch, keys, base=str(file))
+            yield from _batch_items(batch, keys, base=base)
 
 
 def _asset_keys(schema: pa.Schema) -> list[str]:

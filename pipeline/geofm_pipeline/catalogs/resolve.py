@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from geofm_pipeline.years import Years
 
 _TIMEOUT_S = (20.0, 120.0)
 _KINDS = "a STAC GeoParquet file or folder, an ItemCollection or static catalogue (.json), or the URL of a STAC API"
+_PARQUET = b"PAR1"
+"""How every Parquet file starts."""
 
 
 def find_scenes(
@@ -30,7 +33,7 @@ def find_scenes(
     ----------
     catalog : path or URL; its dialect follows from its content: a folder with catalog.json or a JSON Catalog or
         Collection is a static catalogue, a FeatureCollection an ItemCollection, Parquet (file or folder) STAC
-        GeoParquet, a landing page with a search link a STAC API
+        GeoParquet, a landing page with a search link a STAC API; a Parquet file behind a URL is fetched whole
 
     Raises
     ------
@@ -54,13 +57,15 @@ def find_scenes(
     return _from_json(_parsed(text, catalog), str(path.absolute()), region, years, progress)
 
 
-def _from_parquet(path: Path, region: Region, years: Years, progress: Callable[[str], None] | None) -> pa.Table:
+def _from_parquet(
+    path: Path, region: Region, years: Years, progress: Callable[[str], None] | None, *, base: str | None = None
+) -> pa.Table:
     if not path.exists():
         raise InputError(f"catalogue {path} does not exist: give {_KINDS}")
-    items = geoparquet.parquet_items(path, region=region, years=years)
+    items = geoparquet.parquet_items(path, region=region, years=years, base=base)
     return scene_table(
         items,
-        source=str(path),
+        source=base or str(path),
         dialect=geoparquet.DIALECT,
         region=region,
         years=years,
@@ -86,7 +91,13 @@ def _from_json(
 
 
 def _from_url(url: str, region: Region, years: Years, progress: Callable[[str], None] | None) -> pa.Table:
-    document = _parsed(_get(url), url)
+    content = _get(url)
+    if content.startswith(_PARQUET):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "items.parquet"
+            file.write_bytes(content)
+            return _from_parquet(file, region, years, progress, base=url)
+    document = _parsed(content.decode(errors="replace"), url)
     links = document.get("links")
     searchable = isinstance(links, list) and any(
         isinstance(link, Mapping) and link.get("rel") == "search" for link in links
@@ -105,7 +116,7 @@ def _from_url(url: str, region: Region, years: Years, progress: Callable[[str], 
     )
 
 
-def _get(url: str) -> str:
+def _get(url: str) -> bytes:
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=stac_api.retry_policy()))
@@ -116,7 +127,7 @@ def _get(url: str) -> str:
             raise ArchiveError(
                 f"catalogue {url} cannot be reached: {error}; check the address and the network, then run again"
             ) from error
-        return response.text
+        return response.content
 
 
 def _parsed(text: str, source: str) -> Mapping[str, object]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from geofm_pipeline.chips import ReadStats
 from geofm_pipeline.cog.blocks import BlockError, check_codec, decode_block
-from geofm_pipeline.cog.header import CogHeader, HeaderError, read_header
+from geofm_pipeline.cog.header import CogHeader, HeaderError, read_header, read_levels
 from geofm_pipeline.cog.source import ByteSource, FetchError
 from geofm_pipeline.errors import BlockReadError
 from geofm_pipeline.hls import bands, fmask
@@ -42,6 +42,10 @@ class BandFile:
         """The error that names this file and a (block row, block column)."""
         return BlockReadError(granule=self.granule_id, band=self.band, block=block, cause=cause, transient=transient)
 
+    def fault_of_file(self, cause: str) -> BlockReadError:
+        """The error that names this file as a whole, a permanent one."""
+        return BlockReadError(granule=self.granule_id, band=self.band, cause=cause)
+
 
 def pixel_rule(band: str) -> tuple[np.dtype[np.generic], int]:
     """(type, fill) of the pixels of a canonical band or `fmask`."""
@@ -57,12 +61,23 @@ def open_band(source: ByteSource, scene: SceneRef, band: str, stats: ReadStats) 
         When the asset is missing, cannot be fetched, is no COG or not the file its granule id names.
     """
 
+    return _open(scene, band, _counted(source, scene, band, stats))
+
+
+def open_levels(source: ByteSource, scene: SceneRef, band: str, stats: ReadStats) -> tuple[BandFile, ...]:
+    """Full resolution and overviews of a band, finest first; otherwise as :func:`open_band`."""
+    return _files(scene, band, partial(read_levels, _counted(source, scene, band, stats)))
+
+
+def _counted(source: ByteSource, scene: SceneRef, band: str, stats: ReadStats) -> Callable[[int, int], bytes]:
+    """(start, length) → bytes of a band file's header."""
+
     def read(start: int, length: int) -> bytes:
         stats.opens += 1
         stats.bytes_requested += length
         return source.read(scene.href(band), start, length)
 
-    return _open(scene, band, read)
+    return read
 
 
 def read_whole(source: ByteSource, scene: SceneRef, band: str) -> tuple[BandFile, bytes]:
@@ -73,15 +88,23 @@ def read_whole(source: ByteSource, scene: SceneRef, band: str) -> tuple[BandFile
 
 
 def _open(scene: SceneRef, band: str, read: Callable[[int, int], bytes]) -> BandFile:
+    return _files(scene, band, lambda: (read_header(read),))[0]
+
+
+def _files(scene: SceneRef, band: str, parse: Callable[[], tuple[CogHeader, ...]]) -> tuple[BandFile, ...]:
+    """The checked images of one file, the full resolution first."""
     dtype, fill = pixel_rule(band)
     with _faults(scene, band):
         href = _href(scene, band)
-        header = read_header(read)
-        check_codec(header)
-        _check_pixels(header, dtype, fill)
-        _check_grid(header, tile_grid(GranuleId.parse(scene.granule_id).tile))
+        levels = parse()
+        for header in levels:
+            check_codec(header)
+            _check_pixels(header, dtype, fill)
+        _check_grid(levels[0], tile_grid(GranuleId.parse(scene.granule_id).tile))
     key = bands.band_file(scene.sensor, band)
-    return BandFile(granule_id=scene.granule_id, band=key, href=href, fill=fill, header=header)
+    return tuple(
+        BandFile(granule_id=scene.granule_id, band=key, href=href, fill=fill, header=header) for header in levels
+    )
 
 
 def _href(scene: SceneRef, band: str) -> str:

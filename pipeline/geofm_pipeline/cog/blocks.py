@@ -48,6 +48,13 @@ def decode_block(data: bytes, header: CogHeader, out: NDArray[np.generic]) -> No
         out[...] = raw
 
 
+def paste(block: NDArray[np.generic], out: NDArray[np.generic], row: int, col: int) -> None:
+    """Copy the part of `block` that overlaps `out`, with the block's corner at (row, col) of `out`."""
+    top, left = max(row, 0), max(col, 0)
+    bottom, right = min(row + block.shape[0], out.shape[0]), min(col + block.shape[1], out.shape[1])
+    out[top:bottom, left:right] = block[top - row : bottom - row, left - col : right - col]
+
+
 def _inflate(data: bytes, size: int) -> NDArray[np.uint8]:
     """The `size` bytes of a zlib stream, in this thread's scratch: valid until the thread's next call."""
     try:

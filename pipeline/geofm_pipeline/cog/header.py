@@ -1,8 +1,8 @@
-"""Header of a COG: where the blocks of its full-resolution image lie and how they are coded.
+"""Header of a COG: where the blocks of its images lie and how they are coded.
 
-Parses classic and BigTIFF, little-endian, tiled, one sample per pixel; only the first IFD (overviews follow it). One
-read of FIRST_READ bytes opens an HLS file, whose header ends before byte 8,100; where the block tables lie further
-back, exactly the missing ranges are read. Cost: 30 µs.
+Parses classic and BigTIFF, little-endian, tiled, one sample per pixel: the first IFD, which is the full-resolution
+image, and on request the overviews that follow it. One read of FIRST_READ bytes opens an HLS file, whose header ends
+before byte 8,100; where the block tables lie further back, exactly the missing ranges are read. Cost: 30 µs.
 Source: TIFF 6.0, the BigTIFF design note, OGC GeoTIFF 1.1 §7 (tie point and pixel scale), GDAL's tag 42113.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +25,16 @@ _TABLE_LIMIT, _EDGE_LIMIT, _FILE_LIMIT = 1 << 20, 8192, 1 << 40
 
 _TYPES = {1: "u1", 2: "S1", 3: "<u2", 4: "<u4", 6: "i1", 7: "u1", 8: "<i2", 9: "<i4", 12: "<f8", 13: "<u4", 16: "<u8"}
 """numpy types of TIFF field types."""
+_SUBFILE, _REDUCED = 254, 1
+_MOST_LEVELS = 32
+"""Directories of a file that are looked at; a chain that loops ends here."""
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _PREDICTOR = 256, 257, 258, 259, 277, 317
 _BLOCK_WIDTH, _BLOCK_HEIGHT, _OFFSETS, _COUNTS, _FORMAT = 322, 323, 324, 325, 339
 _PIXEL_SCALE, _TIE_POINT, _NODATA = 33550, 33922, 42113
 _SHAPE = (_WIDTH, _HEIGHT, _BITS, _SAMPLES, _FORMAT)
 _BLOCKS = (_BLOCK_WIDTH, _BLOCK_HEIGHT, _OFFSETS, _COUNTS, _COMPRESSION, _PREDICTOR)
-_WANTED = frozenset((*_SHAPE, *_BLOCKS, _PIXEL_SCALE, _TIE_POINT, _NODATA))
+_WANTED = frozenset((*_SHAPE, *_BLOCKS, _PIXEL_SCALE, _TIE_POINT, _NODATA, _SUBFILE))
 _KINDS = {1: "u", 2: "i", 3: "f"}
-HTML_CAUSE = (
-    "an HTML page instead of a TIFF: nearly always a failed login; check the account, its password or token, "
-    "and that the data centre's licence was accepted"
-)
 
 ReadRange = Callable[[int, int], bytes]
 """(start, length) → bytes, fewer only at the end of the file."""
@@ -47,7 +46,7 @@ class HeaderError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class CogHeader:
-    """The full-resolution image of a COG."""
+    """One image of a COG: the full resolution or an overview."""
 
     width: int
     """Columns in pixels."""
@@ -98,6 +97,29 @@ def read_header(read: ReadRange, *, first_read: int = FIRST_READ) -> CogHeader:
     return _build(_Ifd(_Bytes(read, first_read)))
 
 
+def read_levels(read: ReadRange, *, first_read: int = FIRST_READ) -> tuple[CogHeader, ...]:
+    """Parse the full-resolution image and all overviews of one file, finest first; arguments as :func:`read_header`.
+
+    Masks and pages that are no reduced images are left out. An overview without a nodata value has the file's.
+
+    Raises
+    ------
+    HeaderError
+        As :func:`read_header`, also where the header of an overview is damaged.
+    """
+    data = _Bytes(read, first_read)
+    ifd = _Ifd(data)
+    levels = [_build(ifd)]
+    for _ in range(_MOST_LEVELS):
+        if ifd.next == 0:
+            break
+        ifd = _Ifd(data, ifd.next)
+        if ifd.number(_SUBFILE, 0) == _REDUCED:
+            level = _build(ifd)
+            levels.append(level if level.nodata is not None else replace(level, nodata=levels[0].nodata))
+    return (levels[0], *sorted(levels[1:], key=lambda level: -level.width))
+
+
 class _Bytes:
     """The file's bytes as far as they are known; reads what is missing."""
 
@@ -119,25 +141,37 @@ class _Bytes:
 
 
 class _Ifd:
-    """The wanted tags of the first image file directory."""
+    """The wanted tags of the image file directory at byte `start`; of the first one if None."""
 
-    def __init__(self, data: _Bytes) -> None:
+    def __init__(self, data: _Bytes, start: int | None = None) -> None:
         self._data = data
         self._big = _is_big(data.head)
-        self._entries = self._read_entries()
+        self._name = "first" if start is None else "overview"
+        self._entries, self._end = self._read_entries(self._word(8 if self._big else 4) if start is None else start)
 
-    def _read_entries(self) -> dict[int, tuple[str, int, bytes]]:
-        """tag → (numpy type, count, value or offset field)."""
-        word, entry = ("<Q", "<HHQ8s") if self._big else ("<I", "<HHI4s")
-        (start,) = struct.unpack(word, self._data.get(8 if self._big else 4, struct.calcsize(word)))
+    def _read_entries(self, start: int) -> tuple[dict[int, tuple[str, int, bytes]], int]:
+        """tag → (numpy type, count, value or offset field), and the byte behind the last entry."""
+        entry = "<HHQ8s" if self._big else "<HHI4s"
         number = "<Q" if self._big else "<H"
         size = struct.calcsize(number)
         (count,) = struct.unpack(number, self._data.get(start, size))
         if not 0 < count <= 4096:
-            raise HeaderError(f"the file is damaged: its first directory claims {count} tags")
+            raise HeaderError(f"the file is damaged: its {self._name} directory claims {count} tags")
         table = self._data.get(start + size, count * struct.calcsize(entry))
         rows = struct.iter_unpack(entry, table)
-        return {tag: (_TYPES.get(kind, ""), n, field) for tag, kind, n, field in rows if tag in _WANTED}
+        wanted = {tag: (_TYPES.get(kind, ""), n, field) for tag, kind, n, field in rows if tag in _WANTED}
+        return wanted, start + size + len(table)
+
+    def _word(self, start: int) -> int:
+        """The byte offset that stands at byte `start`."""
+        word = "<Q" if self._big else "<I"
+        (value,) = struct.unpack(word, self._data.get(start, struct.calcsize(word)))
+        return int(value)
+
+    @property
+    def next(self) -> int:
+        """Byte of the next directory, 0 behind the last one."""
+        return self._word(self._end)
 
     def values(self, tag: int, kinds: str) -> NDArray[np.generic] | None:
         """All values of a tag, or None where it is absent; HeaderError when its numpy kind is not among `kinds`."""
@@ -165,10 +199,10 @@ class _Ifd:
 def _is_big(head: bytes) -> bool:
     """Whether the file is a BigTIFF; raises HeaderError for everything that is no little-endian TIFF."""
     if is_html(head):
-        raise HeaderError(HTML_CAUSE)
+        raise HeaderError("an HTML page, not a TIFF")
     if head[:4] in (b"MM\0*", b"MM\0+"):
         raise HeaderError("a big-endian TIFF: HLS files are little-endian, this one was rewritten by another program")
-    if head[:4] not in (b"II*\0", b"II+\0"):
+    if head[:4] not in (b"II*\0", b"II+\0") and not 0 < len(head) < 4:
         raise HeaderError(f"not a TIFF: it starts with {head[:8]!r}" if head else "an empty file instead of a TIFF")
     if len(head) < 16:
         raise HeaderError(f"the file is truncated: it ends at {len(head)}, inside its header")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from geofm_pipeline.chips import Chip, ChipFailure, ChipRequest, ReadStats
 from geofm_pipeline.cog.band import BandFile, open_band, read_block
+from geofm_pipeline.cog.blocks import paste
 from geofm_pipeline.cog.once import OnceCache
 from geofm_pipeline.cog.source import ArchiveSource, ByteSource
 from geofm_pipeline.errors import BlockReadError
@@ -126,7 +127,7 @@ class WindowReader:
                     read_block(self._source, file, (row, col), out, stats)
                 else:
                     block = self._block(file, (row, col), stats)
-                    _paste(block, out, row * size_y - row_off, col * size_x - col_off)
+                    paste(block, out, row * size_y - row_off, col * size_x - col_off)
 
     def _block(self, file: BandFile, block: tuple[int, int], stats: ReadStats) -> NDArray[np.generic]:
         def read() -> NDArray[np.generic]:
@@ -135,13 +136,6 @@ class WindowReader:
             return pixels
 
         return self._blocks.get((file.href, block), read)
-
-
-def _paste(block: NDArray[np.generic], out: NDArray[np.generic], row: int, col: int) -> None:
-    """Copy the part of `block` that overlaps `out`, with the block's corner at (row, col) of `out`."""
-    top, left = max(row, 0), max(col, 0)
-    bottom, right = min(row + block.shape[0], out.shape[0]), min(col + block.shape[1], out.shape[1])
-    out[top:bottom, left:right] = block[top - row : bottom - row, left - col : right - col]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,13 +24,17 @@ import obstore
 from obstore.exceptions import BaseError, NotSupportedError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import HTTPStore
 
-from geofm_pipeline.cog.header import HTML_CAUSE, is_html
+from geofm_pipeline.cog.header import is_html
 
 if TYPE_CHECKING:
     from obstore import GetResult
 
 _STATUS = re.compile(r"status code: (\d{3}[^:\n]*)")
 _URL = re.compile(r"\w+://\S+")
+_LOGIN_PAGE = (
+    "an HTML page instead of a TIFF: nearly always a failed login; check the account, its password or token, "
+    "and that the data centre's licence was accepted"
+)
 _WAIT_CODES = ("408", "425", "429")
 """4xx codes that ask to come again later."""
 
@@ -204,7 +208,7 @@ class HttpSource:
                 return b""
             raise _fetch_error(error) from None
         if _is_page(result) or ((span is None or span[0] == 0) and is_html(data)):
-            raise FetchError(HTML_CAUSE, about_file=False)
+            raise FetchError(_LOGIN_PAGE, about_file=False)
         if len(data) != result.range[1] - result.range[0]:
             raise FetchError(f"the body ended after {len(data)} bytes", transient=True)
         return data
@@ -267,7 +271,7 @@ def _refused_range(store: HTTPStore, path: str) -> str:
         page = _is_page(result) or is_html(bytes(next(iter(result.stream(min_chunk_size=64)), b"")))
     except (BaseError, FileNotFoundError, ValueError):
         page = False
-    return HTML_CAUSE if page else "the server ignores range requests, so blocks cannot be read from it"
+    return _LOGIN_PAGE if page else "the server ignores range requests, so blocks cannot be read from it"
 
 
 class ArchiveSource:

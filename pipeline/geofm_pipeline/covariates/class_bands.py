@@ -6,6 +6,7 @@ are never interpolated.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from geofm_pipeline.raster import RasterInfo, RasterLevel, Transform, raster_inf
 
 OPTION = "--land-cover"
 _RASTERS = ("*.tif", "*.tiff", "*.TIF", "*.vrt", "*.img")
+_NO_CLASSES = "_InputQuality"  # what a download of WorldCover has beside each map
 _METRES_PER_DEGREE = 111_320.0
 _IRREGULAR = 0.01  # coordinates may stray from a regular grid by this share of a pixel and step
 
@@ -41,6 +43,10 @@ class ClassBand:
     nodata: float | None
     listed: bool
     """The file lists its classes (colour table, category names, flag values), so there may be many."""
+    names: tuple[tuple[int, str], ...]
+    """(code, name) of the classes that the file names (tag `legend`, CF flag_meanings)."""
+    unit: str
+    """Unit of the values, '' where the file declares none."""
     read: Callable[[int, int, int, int], NDArray[np.generic]]
     """read(row, col, height, width) → pixels."""
 
@@ -65,7 +71,8 @@ def class_sources(source: str) -> list[str]:
     if is_url(source) or is_gridded(source) or path.is_file():
         return [source]
     if path.is_dir():
-        found = sorted({str(file) for pattern in _RASTERS for file in path.rglob(pattern)})
+        files = {file for pattern in _RASTERS for file in path.rglob(pattern)}
+        found = sorted(str(file) for file in files if not file.stem.endswith(_NO_CLASSES))
     else:
         anchor = Path(path.anchor or ".")
         found = sorted(str(file) for file in anchor.glob(str(path.relative_to(path.anchor))))
@@ -106,6 +113,8 @@ def open_band(source: str, *, pixel_m: float) -> Iterator[ClassBand]:
             crs=_crs(info.crs_wkt, source),
             nodata=info.nodata,
             listed=info.classes,
+            names=_named_classes(info.legend),
+            unit=info.unit,
             read=lambda row, col, height, width: level.read(row=row, col=col, height=height, width=width),
         )
     finally:
@@ -132,6 +141,8 @@ def _overview(info: RasterInfo, pixel_m: float) -> int | None:
         crs=_crs(info.crs_wkt, ""),
         nodata=None,
         listed=False,
+        names=(),
+        unit="",
         read=lambda *_: np.empty(0),
     )
     fitting = [level for level, factor in enumerate(info.overviews) if factor * whole.pixel_m <= pixel_m]
@@ -158,7 +169,26 @@ def _gridded_band(dataset: xr.Dataset, source: str) -> ClassBand:
         crs=_gridded_crs(dataset, data, y, source),
         nodata=None if fill is None else float(np.ravel(fill)[0]),
         listed="flag_values" in data.attrs,
+        names=_flag_names(data),
+        unit=str(data.attrs.get("units", "")),
         read=read,
+    )
+
+
+def _named_classes(legend: str) -> tuple[tuple[int, str], ...]:
+    """Classes of a legend such as `10  Tree cover\\n20  Shrubland`, one per line or by semicolons."""
+    found = [re.fullmatch(r"\s*(\d+)[\s:=]+(\S.*?)\s*", part) for part in re.split(r"[\n;]", legend)]
+    return tuple((int(match[1]), match[2]) for match in found if match)
+
+
+def _flag_names(data: xr.DataArray) -> tuple[tuple[int, str], ...]:
+    """Classes of the CF attributes flag_values and flag_meanings; none where they do not fit together."""
+    values = np.ravel(data.attrs.get("flag_values", ())).tolist()
+    names = str(data.attrs.get("flag_meanings", "")).split()
+    return (
+        tuple((int(value), name) for value, name in zip(values, names, strict=True))
+        if len(values) == len(names)
+        else ()
     )
 
 

@@ -7,30 +7,52 @@ bilinearly, which strays by metres. About 20 µs per cell; one window per tile a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
-from geofm_pipeline.covariates.class_bands import OPTION, ClassBand, class_sources, open_band
-from geofm_pipeline.covariates.result import Covariates
+from geofm_pipeline.covariates.class_bands import OPTION, ClassBand, open_band
+from geofm_pipeline.covariates.class_evidence import MANY_CLASSES, continuous_message
+from geofm_pipeline.covariates.class_index import ClassMap, class_map
+from geofm_pipeline.covariates.legends import resolve_legend, with_legend
+from geofm_pipeline.covariates.result import Covariates, by_tile
 from geofm_pipeline.errors import InputError
 from geofm_pipeline.hls.bands import PIXEL_M
 from geofm_pipeline.hls.grid import tile_grid, unproject
+from geofm_pipeline.years import Years
 from geofm_sampling.tables import CELLS, LAND_COVER_PREFIX
 from geofm_sampling.unit import CHIP_SIZES
 
-MANY_CLASSES = 64
-"""More distinct values in a map that lists no classes mean that it is not a map of classes (percent, metres)."""
 _FINE, _FINEST, _COARSE = 16, 32, 4  # points along a cell's edge
 _CHUNK = 1024  # cells at once: 1 million points
+_LATEST = Years(years=(2100,))
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Shares = dict[int, NDArray[np.float32]]
+"""Class code → share of each cell, shape (n,)."""
 
 
-def land_cover_fractions(cells: pa.Table, source: str, *, progress: Callable[[str], None] | None = None) -> Covariates:
+@dataclass(frozen=True, kw_only=True)
+class CoverFacts:
+    """What a land-cover map shows of some cells; facts of tiles add up."""
+
+    cells: int
+    """Cells looked at."""
+    covered: int
+    """Of those, cells with any land cover."""
+    codes: tuple[int, ...]
+    """Classes that occur, ascending."""
+    pixel_m: float
+    """Edge of the coarsest pixels read, metres; 0 where nothing was."""
+
+
+def land_cover_fractions(
+    cells: pa.Table, source: str, *, years: Years | None = None, legend: str | None = None
+) -> Covariates:
     """Cells with a float32 column `lc_<code>` per class that occurs in them: its share of the cell, sum ≤ 1.
 
     Parameters
@@ -38,6 +60,8 @@ def land_cover_fractions(cells: pa.Table, source: str, *, progress: Callable[[st
     cells : CELLS
     source : raster, NetCDF or Zarr by path or URL, folder or glob pattern of rasters; class 0 and the nodata value
         are no land cover; where rasters overlap their shares are averaged
+    years : where the rasters are of several years, the year nearest to these is used, without them the last
+    legend : `worldcover`, `io-lulc` or `none`; None recognises it (geofm_pipeline.covariates.legends)
 
     Raises
     ------
@@ -46,22 +70,80 @@ def land_cover_fractions(cells: pa.Table, source: str, *, progress: Callable[[st
     """
     cells = CELLS.check(cells)
     size = chip_size_of(cells)
-    shares = _Shares(cells.num_rows)
-    corners = cell_corners(cells, size)
-    sources = class_sources(source)
-    coarsest, listed = 0.0, False
-    for number, name in enumerate(sources):
-        with open_band(name, pixel_m=size * PIXEL_M / _FINE) as band:
-            coarsest, listed = max(coarsest, band.pixel_m), listed or band.listed
-            _add_band(shares, band, corners, size * PIXEL_M)
-        if progress is not None and (number + 1) % 50 == 0:
-            progress(f"land cover: {number + 1:,} of {len(sources):,} rasters")
-    columns = shares.columns()
-    _check_classes(columns, listed, source)
+    found = class_map(source, years=years or _LATEST)
+    columns: Shares = {}
+    facts = []
+    for tile, rows in by_tile(cells):
+        paths = [raster.path for raster in found.touching(tile)]
+        shares, seen = tile_shares(cells.take(pa.array(rows)), paths, chip_size=size)
+        facts.append(seen)
+        for code, share in shares.items():
+            columns.setdefault(code, np.zeros(cells.num_rows, dtype=np.float32))[rows] = share
+    whole = sum_facts(facts)
+    check_cover(whole, found)
+    named = resolve_legend(whole.codes, source=found.rasters[0].path, names=found.names, asked=legend)
     table = cells
     for code, values in sorted(columns.items()):
         table = table.append_column(f"{LAND_COVER_PREFIX}{code}", pa.array(values))
-    return Covariates(table=CELLS.check(table), note=_note(columns, coarsest, size * PIXEL_M))
+    notes = (found.note, cover_note(whole, size), named.note)
+    return Covariates(table=with_legend(CELLS.check(table), named), note="; ".join(filter(None, notes)))
+
+
+def tile_shares(cells: pa.Table, paths: Sequence[str], *, chip_size: int) -> tuple[Shares, CoverFacts]:
+    """Shares of the classes that occur in the cells of one tile, and their facts.
+
+    Parameters
+    ----------
+    cells : CELLS of one tile
+    paths : rasters that may show some of it
+    """
+    counted, coarsest = _Shares(cells.num_rows), 0.0
+    corners = cell_corners(cells, chip_size) if cells.num_rows else np.empty((0, 2, 2, 2))
+    for path in paths if cells.num_rows else ():
+        with open_band(path, pixel_m=chip_size * PIXEL_M / _FINE) as band:
+            coarsest = max(coarsest, band.pixel_m)
+            _add_band(counted, band, corners, chip_size * PIXEL_M)
+    shares = counted.columns()
+    covered = np.asarray(sum(shares.values(), start=np.zeros(cells.num_rows, dtype=np.float32))) > 0
+    facts = CoverFacts(cells=cells.num_rows, covered=int(covered.sum()), codes=tuple(sorted(shares)), pixel_m=coarsest)
+    return shares, facts
+
+
+def sum_facts(facts: Iterable[CoverFacts]) -> CoverFacts:
+    """Facts of all tiles together."""
+    known = list(facts)
+    return CoverFacts(
+        cells=sum(part.cells for part in known),
+        covered=sum(part.covered for part in known),
+        codes=tuple(sorted({code for part in known for code in part.codes})),
+        pixel_m=max((part.pixel_m for part in known), default=0.0),
+    )
+
+
+def check_cover(facts: CoverFacts, found: ClassMap) -> None:
+    """Raise InputError when a map shows none of the cells, or too many values to be classes."""
+    if not facts.codes:
+        raise InputError(
+            f"{OPTION} {found.source} has no land cover in the region's cells: check that it covers the region and "
+            f"that its reference system is right"
+        )
+    if len(facts.codes) > MANY_CLASSES and not found.listed:
+        low, high = facts.codes[0], facts.codes[-1]
+        why = f"it holds {len(facts.codes)} distinct values from {low} to {high} in the region"
+        raise InputError(continuous_message(found.source, why))
+
+
+def cover_note(facts: CoverFacts, chip_size: int) -> str:
+    """What a reader of the report should know of the map's pixels and gaps."""
+    notes, cell_m = [], chip_size * PIXEL_M
+    if facts.pixel_m > cell_m:
+        notes.append(
+            f"land-cover pixels of {facts.pixel_m / 1000:.1f} km are coarser than the cells of {cell_m / 1000:.2f} "
+            f"km, so most cells have one class"
+        )
+    if facts.covered < facts.cells:
+        notes.append(f"{facts.cells - facts.covered:,} of {facts.cells:,} cells have no land cover in the map")
+    return "; ".join(notes)
 
 
 def chip_size_of(cells: pa.Table) -> int:
@@ -96,7 +178,7 @@ class _Shares:
     """Counts of lattice points per cell and class."""
 
     def __init__(self, cells: int) -> None:
-        self._counts: dict[int, NDArray[np.float32]] = {}
+        self._counts: Shares = {}
         self._cells = cells
 
     def add(self, cells: Ints, codes: Ints, points: int) -> None:
@@ -109,7 +191,7 @@ class _Shares:
                 share = self._counts.setdefault(code, np.zeros(self._cells, dtype=np.float32))
                 share[cells] += (column / points).astype(np.float32)
 
-    def columns(self) -> dict[int, NDArray[np.float32]]:
+    def columns(self) -> Shares:
         """Shares by class; where rasters overlap they are scaled to sum to one."""
         if self._counts:
             total = np.maximum(sum(self._counts.values()), np.float32(1))
@@ -163,7 +245,7 @@ def _pixels(band: ClassBand, corners: Floats, points: int, to_band: Transformer 
     row = (a * (y - f) - d * (x - c)) / determinant
     weights = (np.arange(points) + 0.5) / points
     both = np.stack([1 - weights, weights])
-    grid = [np.einsum("nij,ip,jq->npq", axis, both, both).reshape(len(corners), -1) for axis in (row, col)]
+    grid = [(both.T @ axis @ both).reshape(len(corners), -1) for axis in (row, col)]
     rows, cols = (np.where(np.isfinite(axis), np.floor(axis), -1.0).astype(np.int64) for axis in grid)
     return rows, cols % band.width if band.cyclic else cols
 
@@ -184,30 +266,3 @@ def _lookup(band: ClassBand, rows: Ints, cols: Ints) -> tuple[Ints, bool]:
             values = pixels[r - row, c - col].astype(np.int64)
             codes[part] = np.where(values == band.nodata, 0, values) if band.nodata is not None else values
     return codes, True
-
-
-def _check_classes(columns: dict[int, NDArray[np.float32]], listed: bool, source: str) -> None:
-    if not columns:
-        raise InputError(
-            f"{OPTION} {source} has no land cover in the region's cells: check that it covers the region and that "
-            f"its reference system is right"
-        )
-    if len(columns) > MANY_CLASSES and not listed:
-        low, high = min(columns), max(columns)
-        raise InputError(
-            f"{OPTION} {source} holds {len(columns)} distinct values from {low} to {high}: more than {MANY_CLASSES} "
-            f"without a table of classes are a continuous quantity; give a map of classes"
-        )
-
-
-def _note(columns: dict[int, NDArray[np.float32]], pixel_m: float, cell_m: float) -> str:
-    notes = []
-    if pixel_m > cell_m:
-        notes.append(
-            f"land-cover pixels of {pixel_m / 1000:.1f} km are coarser than the cells of {cell_m / 1000:.2f} km, so "
-            f"most cells have one class"
-        )
-    covered = np.asarray(sum(columns.values())) > 0
-    if not covered.all():
-        notes.append(f"{(~covered).sum():,} of {covered.size:,} cells have no land cover in the map")
-    return "; ".join(notes)

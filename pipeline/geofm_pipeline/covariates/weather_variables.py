@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from geofm_pipeline.catalogs.items import is_url
 from geofm_pipeline.covariates.gridded import axis_name
 from geofm_pipeline.errors import InputError
 
@@ -101,6 +102,12 @@ class Variable:
     """What had to be assumed, '' if nothing."""
 
 
+def weather_parts(source: str) -> list[str]:
+    """The one or two files of a source; a comma inside a URL belongs to it unless both sides are URLs."""
+    parts = [part.strip() for part in source.split(",") if part.strip()]
+    return [source] if is_url(source) and not all(is_url(part) for part in parts) else parts
+
+
 def temperature_variable(datasets: Sequence[xr.Dataset], source: str) -> Variable:
     """The air temperature of the files, or the mean of its daily extremes; raises InputError when there is none."""
     found, pair = _find("temperature", datasets, source), None
@@ -156,6 +163,7 @@ def _variable(
             f"{OPTION} {source}: variable {data.name} has no one-dimensional latitude and longitude; regrid the file "
             f"to a latitude-longitude grid"
         )
+    _check_axes(data, lat, lon, source)
     rest = [str(dim) for dim in data.dims if dim not in (lat, lon)]
     if len(rest) != 1:
         raise InputError(
@@ -167,6 +175,23 @@ def _variable(
         data=data, others=others, steps=_steps(data, rest[0], source), factor=factor, offset=offset, per=per,
         lat=lat, lon=lon, assumed=assumed,
     )  # fmt: skip
+
+
+def _check_axes(data: xr.DataArray, lat: str, lon: str, source: str) -> None:
+    """Raise InputError unless the axes are degrees of latitude and longitude, each in one direction."""
+    for name, most, turn in ((lat, 90.0, None), (lon, 540.0, 360.0)):
+        values, units = np.asarray(data[name].values, dtype=np.float64), str(data[name].attrs.get("units", "degree"))
+        if not units.lower().startswith("deg") or not (np.abs(values) <= most + 1e-6).all():
+            raise InputError(
+                f"{OPTION} {source}: {name} of {data.name} ({units}, {values.min():g} to {values.max():g}) is no "
+                f"{'latitude' if turn is None else 'longitude'} in degrees: regrid the file from its projection to a "
+                "latitude-longitude grid (e.g. gdalwarp -t_srs EPSG:4326)"
+            )
+        steps = np.diff(values if turn is None else np.unwrap(values, period=turn))
+        if not ((steps > 0).all() or (steps < 0).all()):
+            raise InputError(
+                f"{OPTION} {source}: {name} of {data.name} neither ascends nor descends throughout: sort the file by it"
+            )
 
 
 def _find(kind: str, datasets: Sequence[xr.Dataset], source: str) -> xr.DataArray | None:

@@ -6,5 +6,6 @@ script, nothing to load, light and dark, screen and paper.
 """
 
 from geofm_pipeline.report.render import render_report
+from geofm_pipeline.report.summary import diagnostics
 
-__all__ = ["render_report"]
+__all__ = ["diagnostics", "render_report"]

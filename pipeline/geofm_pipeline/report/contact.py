@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from geofm_pipeline.hls.bands import BANDS
 from geofm_pipeline.hls.fmask import BITS, DEFAULT_RULE, MaskRule
 from geofm_pipeline.report import pixels, words
-from geofm_pipeline.report.folder import Folder
+from geofm_pipeline.report.folder import Folder, wave_of
+from geofm_pipeline.report.ground import HELD_OUT, split_of
+from geofm_pipeline.workspace import Workspace
 from geofm_sampling.hashing import hashed_words
 from geofm_sampling.unit import ground_cells, unpack_units
 
@@ -63,6 +65,10 @@ class ChipCard:
     """Dates that are not shown."""
     index: int
     """Sample index in the store."""
+    wave: int | None
+    """Wave of the store; None where there is one only."""
+    held_out: bool
+    """Whether it is for evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +92,17 @@ class ContactSheet:
 
 def contact_sheet(folder: Folder) -> ContactSheet | None:
     """The sheet; None where no pixels were written yet."""
-    places, store = folder.places, folder.store
-    if places is None or store is None or not places.num_rows or "image" not in store or "fmask" not in store:
+    places = folder.places
+    stores = {wave: store for wave, store in folder.stores.items() if "image" in store and "fmask" in store}
+    if places is None or not stores or not places.num_rows:
         return None
-    rows = _present(folder, places)
+    rows = _present(folder, places, stores)
     order = rows[chosen_rows(places["unit"].to_numpy()[rows], places["stratum"].to_numpy()[rows], MOST_CHIPS)]
     cards, unreadable, used = list[ChipCard](), list[str](), 0
-    reader = _Reader(folder, places, store)
+    wave = wave_of(places)
+    readers = {number: _Reader(folder, places, store) for number, store in stores.items()}
     for row in order.tolist():
+        reader = readers[int(wave[row])]
         try:
             card = reader.card(row)
         except (OSError, ValueError, RuntimeError, IndexError, KeyError) as error:
@@ -130,12 +139,17 @@ def chosen_rows(units: NDArray[np.uint64], strata: NDArray[np.int32], most: int)
     return chosen
 
 
-def _present(folder: Folder, places: pa.Table) -> NDArray[np.int64]:
-    """Rows whose pixels are in the store: written ones, or in an unfinished store those whose shard is there."""
+def _present(folder: Folder, places: pa.Table, stores: Mapping[int, zarr.Group]) -> NDArray[np.int64]:
+    """Rows whose pixels are in a store: written ones, or in an unfinished store those whose shard is there."""
+    wave = wave_of(places)
+    inside = np.isin(wave, list(stores))
     if folder.samples is not None:
-        return np.flatnonzero(np.array(places["state"].to_pylist(), dtype=object) == "written")
-    shards = {int(path.name.split(".")[1]) for path in (folder.root / "store.zarr" / "image").glob("c.*")}
-    return np.flatnonzero(np.isin(places["shard"].to_numpy(), sorted(shards)))
+        return np.flatnonzero(inside & (np.array(places["state"].to_pylist(), dtype=object) == "written"))
+    for number in stores:
+        path = Workspace(root=folder.root, wave=number).store / "image"
+        shards = [int(found.name.split(".")[1]) for found in path.glob("c.*")]
+        inside &= (wave != number) | np.isin(places["shard"].to_numpy(), shards)
+    return np.flatnonzero(inside)
 
 
 class _Reader:
@@ -159,6 +173,7 @@ class _Reader:
         )
         self.units = places["unit"].to_numpy()
         self.tile = unpack_units(self.units).tile
+        self.wave, self.held_out = wave_of(places), split_of(places) == HELD_OUT
         self.at = folder.cells.place(self.units) if folder.cells is not None else np.full(self.units.shape, -1)
 
     def card(self, row: int) -> ChipCard:
@@ -179,6 +194,8 @@ class _Reader:
             views=self._views(row, image, fmask),
             more_dates=max(0, image.shape[0] - MOST_DATES),
             index=index,
+            wave=int(self.wave[row]) if len(self.folder.waves) > 1 else None,
+            held_out=bool(self.held_out[row]),
         )
 
     def _views(self, row: int, image: NDArray[np.int16], fmask: NDArray[np.uint8]) -> list[View]:

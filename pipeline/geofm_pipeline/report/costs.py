@@ -9,7 +9,9 @@ from markupsafe import Markup
 from geofm_pipeline.progress import duration
 from geofm_pipeline.report import svg, words
 from geofm_pipeline.report.folder import Folder
-from geofm_pipeline.report.headline import written_chips
+from geofm_pipeline.report.stores import BandSums, training_sums
+from geofm_pipeline.report.waves import card_wave, without_statistics, written_in
+from geofm_pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,14 @@ class ReadPanel:
     """Bytes asked for."""
     needed: float
     """Bytes of the blocks that hold a wanted pixel."""
+    kept: float | None
+    """Bytes of the wave's store on disk."""
     chips: int
-    """Written chips."""
+    """Written chips of the wave; 0 where it is not known."""
+    wave: int | None
+    """Wave that the figures are of, the last that wrote pixels; None where there is one wave only, or nothing tells."""
+    waves: int
+    """Waves of the dataset."""
 
     @property
     def wasted(self) -> float:
@@ -57,7 +65,13 @@ class ReadPanel:
 
 
 def bands(folder: Folder) -> list[BandLine]:
-    """Band statistics of the card."""
+    """Statistics of all sealed stores together; those of the card where its one store says nothing."""
+    sums = training_sums(folder.facts.values())
+    if sums:
+        scale = next(store.scale for store in folder.facts.values() if store.training)
+        return [_band(name, band, scale) for name, band in sums.items()]
+    if len(folder.waves) > 1:
+        return []
     return [
         BandLine(
             name=(row.text("name") or "?").replace("_", " "),
@@ -68,6 +82,27 @@ def bands(folder: Folder) -> list[BandLine]:
         )
         for row in folder.card.part("store").rows("bands")
     ]
+
+
+def _band(name: str, sums: BandSums, scale: float) -> BandLine:
+    """Mean and standard deviation from exact sums."""
+    name = name.replace("_", " ")
+    if not sums.count:
+        return BandLine(name=name, mean=None, std=None, nonpositive=None, count=0)
+    variance = (sums.squares * sums.count - sums.total**2) / sums.count**2
+    return BandLine(
+        name=name,
+        mean=scale * sums.total / sums.count,
+        std=scale * max(variance, 0.0) ** 0.5,
+        nonpositive=sums.nonpositive / sums.count,
+        count=sums.count,
+    )
+
+
+def bands_without(folder: Folder) -> str:
+    """Waves that the band statistics leave out, in words; empty where they hold all."""
+    left = [str(number) for number in without_statistics(folder)] if len(folder.waves) > 1 else []
+    return f"wave{'s' if len(left) > 1 else ''} {', '.join(left)}" if left else ""
 
 
 def spectrum(lines: list[BandLine]) -> Markup | None:
@@ -98,13 +133,18 @@ def reading(folder: Folder) -> ReadPanel | None:
     requested, needed = read.number("bytes_requested"), read.number("bytes_needed")
     if requested is None or needed is None:
         return None
+    wave = card_wave(folder)
+    store = folder.facts.get(wave) if wave is not None else None
     return ReadPanel(
         requests=read.count("requests") or 0,
         opens=read.count("opens") or 0,
         retries=read.count("retries") or 0,
         requested=requested,
         needed=needed,
-        chips=written_chips(folder) or 0,
+        kept=store.bytes if store is not None and store.complete else folder.card.part("store").number("bytes"),
+        chips=(written_in(folder, wave) or 0) if wave is not None else 0,
+        wave=wave if len(folder.waves) > 1 else None,
+        waves=len(folder.waves),
     )
 
 
@@ -138,11 +178,16 @@ def versions(folder: Folder) -> list[tuple[str, str]]:
 
 
 def digests(folder: Folder) -> list[tuple[str, str]]:
-    """Checksums that name the plan, the response and the store."""
-    card = folder.card
-    found = [("plan", card.part("plan").text("digest")), ("store", card.part("store").text("digest"))]
-    found += [(name, value) for name, value in folder.commits.items()]
-    return [(name, value) for name, value in found if value]
+    """Checksums that name every store, and every committed table of every wave."""
+    stores = [
+        (Workspace(root=folder.root, wave=number).store.name, store.digest) for number, store in folder.facts.items()
+    ]
+    known = [(name, value) for name, value in stores if value]
+    noted = folder.card.part("store").text("digest")
+    if noted and noted not in dict(known).values():
+        known.append(("store.zarr" if len(folder.waves) == 1 else "the store written last", noted))
+    # A name with this ending is what a table was about to become when a run stopped.
+    return [*known, *((name, value) for name, value in folder.commits.items() if not name.endswith(".next"))]
 
 
 def verification(folder: Folder) -> tuple[bool, str, list[str]] | None:
@@ -159,9 +204,8 @@ def verification(folder: Folder) -> tuple[bool, str, list[str]] | None:
 
 def tombstones(folder: Folder) -> list[tuple[str, str]]:
     """(unit, cause) of the drawn units whose pixels could not be read."""
-    rows = folder.card.part("store").rows("tombstones")
-    found = [(row.text("unit") or "?", row.text("cause") or "no cause given") for row in rows]
-    if found or folder.samples is None:
-        return found
+    if folder.samples is None:
+        rows = folder.card.part("store").rows("tombstones")
+        return [(row.text("unit") or "?", row.text("cause") or "no cause given") for row in rows]
     pairs = zip(folder.samples["unit"].to_pylist(), folder.samples["state"].to_pylist(), strict=True)
     return [(str(unit), str(state)) for unit, state in pairs if state != "written"]

@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from geofm_pipeline.report import words
 from geofm_pipeline.report.folder import Folder, with_state
+from geofm_pipeline.report.ground import HELD_OUT, NEITHER
 from geofm_pipeline.report.strata import StrataPanel
+from geofm_pipeline.report.waves import asked_in_all, empty_waves, planned_waves, unfinished_waves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +77,18 @@ def badge(folder: Folder) -> Badge:
     verified = card.part("verify")
     if verified.values.get("ok") is False:
         return Badge(kind="bad", words="Verification found damage: see below which samples are hit.")
+    if later := [number for number in unfinished_waves(folder) if number > 1]:
+        said = f"Wave {later[0]} is unfinished: its command continues it. What was written before stays as it is."
+        return Badge(kind="open", words=said)
     if verified.values.get("ok") is True:
         read = words.size(verified.number("checked_bytes"))
-        return Badge(kind="good", words=f"Complete and verified: {read} were read back and compared.")
+        planned = "".join(f" Wave {number} is planned only." for number in planned_waves(folder))
+        return Badge(kind="good", words=f"Complete and verified: {read} were read back and compared.{planned}")
     if card.part("store").values.get("complete") is True or folder.samples is not None:
         return Badge(kind="open", words="Written, not verified yet: run geofm-sample verify on this folder.")
-    if folder.response is not None:
+    if folder.samples is None and folder.answered and len(empty_waves(folder)) == len(folder.answered):
+        said = "Nothing observable was found: no chip was drawn or written."
+    elif folder.response is not None:
         said = "Unfinished: the sample is drawn, its pixels are not all written. The same command continues."
     elif folder.frame_units:
         said = "Planned only: no image of the archive was read. What follows is the plan."
@@ -110,10 +118,12 @@ def written_chips(folder: Folder) -> int | None:
 
 
 def _chips_figure(folder: Folder) -> Figure | None:
-    card = folder.card
-    asked = card.part("response").count("asked") or card.part("plan").part("design").count("samples")
+    asked = asked_in_all(folder)
     note = f"{words.number(asked)} asked for" if asked is not None else ""
     if (written := written_chips(folder)) is not None:
+        if folder.has_heldout and folder.samples is not None:
+            held = with_state(folder.samples_of(HELD_OUT), "written").num_rows
+            note = ", ".join(filter(None, (note, f"{words.number(held)} written ones for evaluation only")))
         return Figure(value=words.number(written), label="chips written", note=note)
     if folder.places is not None:
         return Figure(value=words.number(folder.places.num_rows), label="chips drawn", note=note)
@@ -140,9 +150,11 @@ def _strata_figure(strata: StrataPanel | None) -> Figure | None:
 
 
 def _bytes_figure(folder: Folder) -> Figure | None:
-    stored = folder.card.part("store").number("bytes")
+    sizes = [store.bytes for store in folder.facts.values() if store.complete]
+    stored = sum(sizes) if sizes else folder.card.part("store").number("bytes")
     if stored is not None:
-        return Figure(value=words.size(stored), label="on disk", note="losslessly compressed")
+        stores = f", {len(sizes)} stores" if len(sizes) > 1 else ""
+        return Figure(value=words.size(stored), label="on disk", note=f"losslessly compressed{stores}")
     planned = folder.card.part("projection").number("write_bytes")
     return Figure(value=words.size(planned), label="to be written", note="projected") if planned is not None else None
 
@@ -151,7 +163,7 @@ def funnel(folder: Folder) -> list[Step]:
     """From the frame to the written chips, as far as the run went."""
     if not folder.frame_units:
         return []
-    steps = [Step(name="framed", count=sum(folder.frame_units.values()), meaning=_MEANING["framed"])]
+    steps = [_framed(folder)]
     if folder.first_look is not None:
         steps.append(Step(name="planned", count=folder.first_look, meaning=_MEANING["planned"]))
     if folder.response is not None:
@@ -162,6 +174,17 @@ def funnel(folder: Folder) -> list[Step]:
         steps.append(Step(name="written", count=written, meaning=_MEANING["written"]))
     before = [None, *(step.count for step in steps[:-1])]
     return [replace(step, share=step.count / last if last else None) for step, last in zip(steps, before, strict=True)]
+
+
+def _framed(folder: Folder) -> Step:
+    """All units of the frame; those of buffer ground go no further."""
+    buffer = sum(folder.units_of(NEITHER).values())
+    return Step(
+        name="framed",
+        count=sum(folder.groups.values()),
+        meaning=_MEANING["framed"],
+        losses=[("lie in the buffer around held-out blocks and take no part", buffer)] if buffer else (),
+    )
 
 
 _MEANING = {

@@ -74,15 +74,20 @@ class Map:
     """Words for both ends of RAMP where the legend is one."""
 
 
-def maps(folder: Folder) -> list[Map]:
-    """All maps that the folder has data for."""
-    cells = folder.cells
-    if cells is None or not cells.ground.size:
+def maps(folder: Folder, sheet: Sheet | None) -> list[Map]:
+    """All maps that the folder has data for, but that of the split."""
+    if sheet is None:
         return []
-    tiles = tuple(np.unique(unpack_units(cells.ground << np.uint64(10)).tile).tolist())
-    sheet = Sheet.of(cells, tiles)
     drawn = [_land_cover(folder, sheet), _chance(folder, sheet), _outcomes(folder, sheet), _reasons(folder, sheet)]
     return [found for found in drawn if found is not None]
+
+
+def sheet_of(folder: Folder) -> Sheet | None:
+    """The sheet that all maps of a folder share; None without cells."""
+    cells = folder.cells
+    if cells is None or not cells.ground.size:
+        return None
+    return Sheet.of(cells, tuple(np.unique(unpack_units(cells.ground << np.uint64(10)).tile).tolist()))
 
 
 def _land_cover(folder: Folder, sheet: Sheet) -> Map:
@@ -121,7 +126,8 @@ def _chance(folder: Folder, sheet: Sheet) -> Map | None:
     return Map(
         title="The first draw: the chance of being looked at (π₁)",
         reading="Darker squares were more likely to be looked at; rare kinds of ground get a higher chance than common "
-        "ones, and the chance is known for every unit. (As planned; mean over the seasons of a place.)",
+        "ones, and the chance is known for every unit. (As planned; mean over the seasons of a place.)"
+        + (" Blank ground lies in the buffer around held-out blocks." if folder.has_heldout else ""),
         picture=sheet.page("Map of the first-phase inclusion probability", [picture]),
         legend=[Entry(label=f"{words.probability(low)} everywhere", colour=RAMP[-1])] if alike else [],
         ramp=None if alike else (words.probability(low), words.probability(high)),

@@ -1,4 +1,4 @@
-"""Probabilities and weights of the drawn units, and what may be said about the sample, in the words that hold."""
+"""Probabilities and weights of the drawn units."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from geofm_pipeline.report import words
 from geofm_pipeline.report.folder import Folder
-from geofm_pipeline.report.headline import written_chips
-from geofm_pipeline.report.strata import StrataPanel
+from geofm_sampling.diagnostics import deff_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +35,10 @@ class WeightsPanel:
 
     spreads: Sequence[Spread]
     deff: float | None
-    """Kish's design effect of the weights."""
-    claims: Sequence[str]
-    """What may be said about the sample."""
+    """Kish's factor of the training weights."""
 
 
-def weights_panel(folder: Folder, strata: StrataPanel | None) -> WeightsPanel | None:
+def weights_panel(folder: Folder) -> WeightsPanel | None:
     """Probabilities and weights of the drawn units; None before the draw."""
     places = folder.places
     if places is None or not places.num_rows:
@@ -52,12 +49,12 @@ def weights_panel(folder: Folder, strata: StrataPanel | None) -> WeightsPanel | 
         _spread("π*", "π₁ × π₂", places["pi_star"].to_numpy()),
     ]
     deff = None
-    if folder.samples is not None:
-        weight = folder.samples["weight_design"].to_numpy()
+    if folder.training_samples is not None:
+        weight = folder.training_samples["weight_design"].to_numpy()
         weight = weight[weight > 0]
         spreads.append(_spread("weight", "units of the frame that one chip stands for", weight))
-        deff = float(weight.size * (weight**2).sum() / weight.sum() ** 2) if weight.size else None
-    return WeightsPanel(spreads=spreads, deff=deff, claims=_claims(folder, strata))
+        deff = deff_weights(weight) if weight.size else None
+    return WeightsPanel(spreads=spreads, deff=deff)
 
 
 def _spread(name: str, meaning: str, values: NDArray[np.float64]) -> Spread:
@@ -71,40 +68,3 @@ def _spread(name: str, meaning: str, values: NDArray[np.float64]) -> Spread:
         middle=words.probability(middle),
         high=words.probability(high),
     )
-
-
-def _first_claim(folder: Folder) -> str:
-    """Known chances; a sample smaller than its strata leaves some of them out, and that is said."""
-    without = [h for h in folder.frame_units if folder.chances.get(h, (0.0, 0.0))[0] <= 0]
-    if not without:
-        return "Every unit of the frame had a known, non-zero chance to be looked at."
-    units = sum(folder.frame_units[h] for h in without)
-    return (
-        f"Every unit had a known, non-zero chance to be looked at, except the {words.count_of(units, 'unit')} of "
-        f"{words.count_of(len(without), 'stratum', 'strata')} that the plan gave no sample: nothing is said about them."
-    )
-
-
-def _claims(folder: Folder, strata: StrataPanel | None) -> list[str]:
-    """What is published, in the words that hold; no more than that."""
-    claims = [_first_claim(folder)]
-    totals = (
-        "Weighted totals describe the observable population, unbiased before raking and trimming (this version does "
-        "neither)"
-    )
-    if strata is not None and strata.empty:
-        totals += f", for the strata that have chips ({len(strata.empty)} of {strata.count} have none)"
-    claims.append(totals + ".")
-    if folder.samples is not None and (failed := folder.samples.num_rows - (written_chips(folder) or 0)):
-        claims.append(
-            f"{words.count_of(failed, 'drawn unit')} could not be read; the written ones of the same stratum carry "
-            "their weight, as if failures struck at random within it; a stratum without any written chip has none."
-        )
-    claims += [
-        "The same seed and the same frame give the same sample, however many workers ran.",
-        "Every prefix of a stratum's ranks is itself a valid, spatially balanced probability sample.",
-        "Clouds keep some units from being observed; the toll is shown for each stratum. The weights for the full "
-        "frame (weight_full) assume that, within a stratum, units are missing at random.",
-        "The weights undo the balance between strata: estimates need them, training goes without them by default.",
-    ]
-    return claims

@@ -6,6 +6,7 @@ from geofm_pipeline.report import words
 from geofm_pipeline.report.facts import Facts
 from geofm_pipeline.report.folder import Folder
 from geofm_pipeline.report.headline import years
+from geofm_pipeline.report.waves import wave_lines
 
 
 def asked(folder: Folder) -> list[tuple[str, str]]:
@@ -13,6 +14,17 @@ def asked(folder: Folder) -> list[tuple[str, str]]:
     options = folder.card.part("asked")
     known = ((name, options.text(name)) for name in options.values)
     return [(f"--{name.replace('_', '-')}", value) for name, value in known if value not in (None, "None")]
+
+
+def commands(folder: Folder) -> tuple[list[str], bool]:
+    """(the lines that made the dataset, in order; whether they wrote pixels): dry runs count where nothing else ran."""
+    runs = [(run.text("line"), run.values.get("dry_run") is True) for run in folder.card.rows("commands")]
+    known = [(line, dry) for line, dry in runs if line is not None]
+    wrote = [line for line, dry in known if not dry]
+    if known:
+        return wrote or [line for line, _ in known], bool(wrote)
+    line = folder.card.text("command")
+    return [line] if line is not None else [], True
 
 
 def notes(folder: Folder) -> list[str]:
@@ -28,6 +40,7 @@ def notes(folder: Folder) -> list[str]:
         said.append(f"{words.count_of(missing, 'file')} of the granules found: missing in the archive.")
     if empty := frame.count("out_of_frame_cells"):
         said.append(f"{words.count_of(empty, 'place')} without any land cover were declared out of the frame.")
+    said += [line.remark for line in wave_lines(folder) if line.remark]
     return list(dict.fromkeys([*said, *folder.troubles]))
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from geofm_pipeline.report import words
-from geofm_pipeline.report.folder import Folder, with_state
+from geofm_pipeline.report.folder import Folder, ranges, with_state
+from geofm_sampling.diagnostics import effective_strata
 from geofm_sampling.unit import SEASONS
 
 COLLAPSE = 60
@@ -32,6 +33,8 @@ class Row:
     colour: str
     """Colour of its land-cover group."""
     frame: int
+    master: int | None
+    """Units that have a rank in the master draw."""
     looked: int | None
     observable: int | None
     drawn: int | None
@@ -91,6 +94,8 @@ class StrataPanel:
     """Largest number of chips in `lines`, for shading."""
     answered: bool
     """Whether units were looked at."""
+    split: bool
+    """Whether held-out ground exists, which these figures leave out."""
     climates: Sequence[tuple[str, str]]
     """(climate, what it is like)."""
     count: int
@@ -123,35 +128,28 @@ def strata_panel(folder: Folder) -> StrataPanel | None:
         lines=lines,
         top_chips=max((cell.chips or 0 for line in lines for cell in line.cells), default=0),
         answered=folder.response is not None,
+        split=folder.has_heldout,
         climates=_climates(folder, names.values()),
         count=len(rows),
-        effective=effective_strata(tally.written.values()),
+        effective=effective_strata(list(tally.written.values())) if tally.written.total() else None,
         empty=[f"{row.name}, {row.season}" for row in rows if not row.written],
     )
-
-
-def effective_strata(counts: Iterable[int]) -> float | None:
-    """exp(−Σ p ln p) of the counts of written chips per stratum; None without any."""
-    values = np.array([count for count in counts if count > 0], dtype=np.float64)
-    if not values.size:
-        return None
-    p = values / values.sum()
-    return float(np.exp(-(p * np.log(p)).sum()))
 
 
 class _Tally:
     """Counts per stratum number of every stage that has run."""
 
     def __init__(self, folder: Folder) -> None:
-        response, samples = folder.response, folder.samples
+        response, samples = folder.training_response, folder.training_samples
         self.answered, self.published = response is not None, samples is not None
         self.states: dict[int, Counter[str]] = {}
         self.drawn, self.written, self.failed = Counter[int](), Counter[int](), Counter[int]()
-        self.chances = dict(folder.chances)
+        self.chances, self.master = dict(folder.chances), _master(folder)
         if response is not None:
             for stratum, state, count in _pairs(response, "state"):
                 self.states.setdefault(stratum, Counter())[state] += count
-            self.chances |= _realised(response)
+            # π₁ at the realised look replaces the planned one.
+            self.chances |= ranges(response, "pi1")
         if samples is not None:
             self.written.update(with_state(samples, "written")["stratum"].to_pylist())
             self.failed.update(with_state(samples, "written", but=True)["stratum"].to_pylist())
@@ -160,17 +158,20 @@ class _Tally:
         return sum((self.states.get(h, Counter()) for h in strata), Counter[str]())
 
 
+def _master(folder: Folder) -> Counter[int]:
+    """Training units with a rank, by stratum; later waves of a part go on with the ranks of its first."""
+    found = Counter[int]()
+    first = {wave.part: wave.number for wave in reversed(folder.waves)}
+    for record in (folder.records[number] for number in first.values() if number in folder.records):
+        units = record.items("master_units")[: len(record.items("names"))]
+        found.update({h: int(n) for h, n in enumerate(units) if isinstance(n, int)})
+    return found
+
+
 def _pairs(table: pa.Table, column: str) -> list[tuple[int, str, int]]:
     counted = table.select(["stratum", column]).group_by(["stratum", column]).aggregate([([], "count_all")])
     columns = (counted[name].to_pylist() for name in ("stratum", column, "count_all"))
     return [(int(h), str(value), int(n)) for h, value, n in zip(*columns, strict=True)]
-
-
-def _realised(response: pa.Table) -> dict[int, tuple[float, float]]:
-    """π₁ at the realised look, which replaces the planned one."""
-    grouped = response.group_by("stratum").aggregate([("pi1", "min"), ("pi1", "max")])
-    columns = (grouped[name].to_pylist() for name in ("stratum", "pi1_min", "pi1_max"))
-    return {h: (low, high) for h, low, high in zip(*columns, strict=True)}
 
 
 def _row(folder: Folder, tally: _Tally, name: str, strata: Sequence[int], south: bool) -> Row:
@@ -178,19 +179,20 @@ def _row(folder: Folder, tally: _Tally, name: str, strata: Sequence[int], south:
     states, answered, published = tally.states_of(strata), tally.answered, tally.published
     head, season = words.stratum_parts(name, strata[0])
     drawn = states["drawn"]
-    ranges = [tally.chances[h] for h in strata if h in tally.chances]
+    chances = [tally.chances[h] for h in strata if h in tally.chances]
     reasons = Counter({key: states[key] for key in words.STATE_LABELS if states[key]})
     return Row(
         name=words.class_words(head),
         season=words.season_words(folder.strata, head, season, south) if len(strata) == 1 else "",
         colour=words.group_colour(head.split("/")[0]),
         frame=sum(folder.frame_units[h] for h in strata),
+        master=sum(tally.master[h] for h in strata) if tally.master else None,
         looked=states.total() if answered else None,
         observable=drawn + states["observable"] if answered else None,
         drawn=drawn if answered else None,
         written=sum(tally.written[h] for h in strata) if published else None,
         failed=sum(tally.failed[h] for h in strata) if published else None,
-        chance=words.span(min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else "–",
+        chance=words.span(min(low for low, _ in chances), max(high for _, high in chances)) if chances else "–",
         reasons=[(words.STATE_LABELS[key], count) for key, count in reasons.most_common()],
     )
 
@@ -206,7 +208,7 @@ def _grouped(
 
 
 def _tops(rows: Sequence[Row]) -> dict[str, int]:
-    columns = ("frame", "looked", "observable", "drawn", "written", "failed")
+    columns = ("frame", "master", "looked", "observable", "drawn", "written", "failed")
     return {name: max((getattr(row, name) or 0 for row in rows), default=0) for name in columns}
 
 

@@ -75,6 +75,28 @@ GLOSSARY = (
         "Effective strata",
         "How many equally filled strata would be as varied as the strata written: exp(−Σ p ln p) over their shares.",
     ),
+    (
+        "Held-out block",
+        "A square of ground that training never sees, kept for evaluation, with a buffer around it that nobody uses.",
+    ),
+    (
+        "Voronoi balance",
+        "Give every unit to its nearest sampled one: the more equal these shares are, the more evenly the sample is "
+        "spread. 1 is as uneven as simple random sampling, 0 perfectly even.",
+    ),
+    (
+        "Energy distance",
+        "How far apart two clouds of points are, all variables together: 0 means that both have the same distribution.",
+    ),
+    (
+        "Design effect",
+        "The variance of an average under this design, divided by that of as many simple random samples.",
+    ),
+    ("q", "Exponent of the allocation: a stratum of N units gets samples in proportion to N to the power of q."),
+    (
+        "Spectral entropy",
+        "How varied the colours of a place are, in bits: low over open water or bare sand, high over mixed ground.",
+    ),
     ("Granule", "One HLS image: one tile (110 km square) on one day, from Landsat (L30) or Sentinel-2 (S30)."),
     ("Fmask", "The quality mask of a granule: cloud, shadow and what lies beside them, snow, water, no data."),
     (
@@ -93,6 +115,11 @@ def number(value: float | None, digits: int = 0) -> str:
     if value is None:
         return "–"
     return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "\u2212")
+
+
+def finite(value: float | None, digits: int = 0) -> str:
+    """Like :func:`number`, `–` for what is no number."""
+    return number(value if value is not None and np.isfinite(value) else None, digits)
 
 
 def share(part: float | None, whole: float | None) -> str:
@@ -189,8 +216,7 @@ def season_words(strata: Strata | None, name: str, season: int, south: bool) -> 
     """Months of a stratum's season where its class has one calendar, else what the season means."""
     if strata is None:
         return f"season {season}"
-    climates = {climate for _, climate, owner in strata.collapse if owner == name}
-    starts = {strata.climate.season_starts[climate][int(south)] for climate in climates}
+    starts = {strata.climate.season_starts[climate][int(south)] for climate in strata.climates_of(name)}
     if len(starts) != 1:
         return SEASON_NAMES[season]
     return month_names(starts.pop(), season).replace("-", "–")

@@ -25,6 +25,8 @@ class Inputs:
     """Path or URL, None without a land-cover map."""
     weather: str | None
     """Path or URL, None without weather."""
+    legend: str | None = None
+    """Legend of the land cover (geofm_pipeline.covariates.legends); None recognises it."""
 
 
 def resolve_inputs(config: SampleConfig, progress: Progress) -> Inputs:
@@ -39,7 +41,12 @@ def resolve_inputs(config: SampleConfig, progress: Progress) -> Inputs:
             "HLS granules (path or URL) or a STAC API URL; only `--region demo` has an archive of its own"
         )
     return Inputs(
-        region=region, years=years, catalog=config.catalog, land_cover=config.land_cover, weather=config.weather
+        region=region,
+        years=years,
+        catalog=config.catalog,
+        land_cover=config.land_cover,
+        weather=config.weather,
+        legend=config.land_cover_legend,
     )
 
 
@@ -54,4 +61,5 @@ def _demo_inputs(config: SampleConfig, years: Years, progress: Progress) -> Inpu
         catalog=config.catalog or str(archive.items),
         land_cover=config.land_cover or str(archive.land_cover),
         weather=config.weather or str(archive.weather),
+        legend=config.land_cover_legend,
     )

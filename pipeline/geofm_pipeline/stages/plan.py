@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +13,34 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from geofm_pipeline.card import Card
-from geofm_pipeline.cells import owned_cells
+from geofm_pipeline.cluster import Runner
 from geofm_pipeline.config import SampleConfig
-from geofm_pipeline.covariates import land_cover_fractions, weather_monthly
-from geofm_pipeline.errors import NothingFoundError
+from geofm_pipeline.errors import InputError, OutputConflictError
 from geofm_pipeline.progress import Progress
+from geofm_pipeline.stages.cells import covariate_names, land_cover_names, make_cells, say_notes
+from geofm_pipeline.stages.designing import (
+    design_of,
+    heldout_share,
+    of_wave,
+    split_of,
+    strata_factors,
+    wave_sizes,
+    with_layers,
+    within_budget,
+)
+from geofm_pipeline.stages.frames import read_frame, write_frame
+from geofm_pipeline.stages.growing import (
+    first_part,
+    last_of_part,
+    looked_ranks,
+    only_new_units,
+    strata_path,
+    with_old_ground,
+)
 from geofm_pipeline.stages.inputs import Inputs
+from geofm_pipeline.waves import note_asked
 from geofm_pipeline.workspace import (
     Workspace,
-    check_frame,
     commit_table,
     committed,
     named_frame,
@@ -28,13 +48,12 @@ from geofm_pipeline.workspace import (
     write_text,
 )
 from geofm_pipeline.years import Years
-from geofm_sampling import Design, PlanRecord, build_frame, draw_master, fit_strata, plan_record
-from geofm_sampling.covariates import WORLDCOVER_GROUPS, land_cover_codes
-from geofm_sampling.tables import FRAME, LAND_COVER_PREFIX, PLAN, WEATHER_PREFIX
-from geofm_sampling.unit import SEASONS, TILE_PIXELS
+from geofm_sampling import Design, PlanRecord, Strata, build_frame, draw_master, fit_strata, next_wave, plan_record
+from geofm_sampling.tables import PLAN
+from geofm_sampling.unit import SEASONS
 
-EMPTY_GROUND = 0.0
-"""A cell with no land cover at all (the open sea in WorldCover and its like) is declared out of the frame."""
+TILES_IN_PROCESS = 32
+"""Tiles whose covariates take less time in this process than a cluster takes to start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,46 +61,37 @@ class Planned:
     """What the plan stage hands on."""
 
     frame: pa.Table
-    """FRAME without covariates."""
+    """FRAME of the wave's part, without covariates."""
     plan: pa.Table
     """PLAN, with the design in its metadata."""
     digest: str
     """sha256 of plan.parquet, which names the frame's digest too."""
 
-
-def design_of(config: SampleConfig, years: Years) -> Design:
-    """The part of the options that the statistics depend on."""
-    return Design(
-        samples=config.samples,
-        years=years.years,
-        chip_size=config.chip_size,
-        timesteps=config.timesteps,
-        min_gap=config.min_gap,
-        max_gap=config.max_gap,
-        min_clear=config.min_clear,
-        heldout=config.heldout,
-        seed=config.seed,
-    )
+    @property
+    def design(self) -> Design:
+        """The design of the wave, as the plan holds it."""
+        return plan_record(self.plan).design
 
 
 def make_plan(
-    space: Workspace, inputs: Inputs, design: Design, scenes: pa.Table, progress: Progress, card: Card
+    space: Workspace,
+    inputs: Inputs,
+    config: SampleConfig,
+    scenes: pa.Table,
+    runner: Runner,
+    progress: Progress,
+    card: Card,
 ) -> Planned:
     """Frame and plan: from the folder if a run before committed them, else made here."""
     digest = committed(space, space.plan)
     if digest is None:
-        digest = _plan_anew(space, inputs, design, scenes, progress, card)
-    plan = PLAN.check(pq.read_table(space.plan))
-    check_frame(space)
-    parts = [str(part) for part in sorted(space.frame.glob("*.parquet"))]  # by tile name, hence by unit
-    frame = pq.read_table(parts, columns=[*FRAME.columns])
-    return Planned(frame=FRAME.check(frame), plan=plan, digest=digest)
-
-
-def land_cover_names(cells: pa.Table) -> Mapping[int, str]:
-    """WorldCover's names for WorldCover's codes; a map with any other code has another legend, so no names at all."""
-    codes = land_cover_codes(cells)
-    return WORLDCOVER_GROUPS if all(code in WORLDCOVER_GROUPS for code in codes) else {}
+        if space.wave > space.part:
+            digest = _next_ranks(space, config, progress, card)
+        else:
+            digest = _plan_anew(space, inputs, config, scenes, runner, progress, card)
+    planned = Planned(frame=read_frame(space), plan=PLAN.check(pq.read_table(space.plan)), digest=digest)
+    note_asked(space, planned.design.samples)
+    return planned
 
 
 def strata_sizes(cells: int) -> tuple[int, int]:
@@ -93,147 +103,117 @@ def strata_sizes(cells: int) -> tuple[int, int]:
 
 
 def _plan_anew(
-    space: Workspace, inputs: Inputs, design: Design, scenes: pa.Table, progress: Progress, card: Card
+    space: Workspace,
+    inputs: Inputs,
+    config: SampleConfig,
+    scenes: pa.Table,
+    runner: Runner,
+    progress: Progress,
+    card: Card,
 ) -> str:
-    cells = _cells(inputs, design, scenes, progress, card)
-    clusters, min_cells = strata_sizes(cells.num_rows)
-    names = land_cover_names(cells)
-    strata = fit_strata(cells, clusters=clusters, min_cells=min_cells, groups=names, seed=design.seed)
-    frame = build_frame(cells, strata, years=design.years, chip_size=design.chip_size)
-    plan = draw_master(frame, design)
-    _write_frame(space, frame, cells)
-    write_text(space.frame / "strata.json", strata.to_json() + "\n")
-    plan = named_frame(space, PLAN.describe(plan))
-    digest = commit_table(space, space.plan, plan)
-    _note_plan(card, progress, frame, cells, plan, design, digest)
+    many = len(set(scenes["tile"].to_pylist())) > TILES_IN_PROCESS
+    base = design_of(config, inputs.years)
+    cells = make_cells(space, inputs, base, scenes, runner if many else None, progress, card)
+    cells, notes = with_layers(config, cells)
+    if space.wave > 1:
+        cells = with_old_ground(space, cells, inputs.region, config.chip_size)
+        strata = Strata.from_json(strata_path(first_part(space)).read_text())
+    else:
+        strata = _fit(cells, config)
+    share = heldout_share(space, config, cells)
+    if config.heldout_samples and not share:
+        notes.append(f"--heldout-samples {config.heldout_samples} has no effect: no ground is held out (--heldout).")
+    split = split_of(space, config, share, cells, strata)
+    frame = build_frame(cells, strata, years=inputs.years.years, chip_size=config.chip_size, split=split)
+    notes += split.notes
+    if space.wave > 1:
+        frame, found = only_new_units(space, frame)
+        notes += found
+    design = of_wave(space, design_of(config, inputs.years, share=share))
+    plan = _drawn(frame, within_budget(config, design, frame, scenes))
+    write_frame(space, frame, cells)
+    write_text(strata_path(space), strata.to_json() + "\n")
+    write_parquet(space.blocks, split.blocks)
+    digest = commit_table(space, space.plan, named_frame(space, PLAN.describe(plan)))
+    shutil.rmtree(space.work / "cells", ignore_errors=True)  # kept only for a plan that was stopped
+    _note_plan(card, progress, frame, cells, plan, notes, digest)
     return digest
 
 
-def _cells(inputs: Inputs, design: Design, scenes: pa.Table, progress: Progress, card: Card) -> pa.Table:
-    tiles = sorted(set(scenes["tile"].to_pylist()))
-    progress.say(f"plan: cells of {len(tiles):,} tiles")
-    owned = owned_cells(tiles, inputs.region, chip_size=design.chip_size)
-    if not owned.table.num_rows:
-        raise NothingFoundError(
-            f"no cell of {design.chip_size} pixels has its centre in region {inputs.region.name} and in a tile of the "
-            "catalogue; widen the region"
-        )
-    cells = owned.table
-    notes: dict[str, str | None] = {"land_cover_note": None, "weather_note": None}
-    if inputs.land_cover is not None:
-        progress.say(f"plan: land cover of {cells.num_rows:,} cells from {inputs.land_cover}")
-        covered = land_cover_fractions(cells, inputs.land_cover, progress=progress.say)
-        cells, notes["land_cover_note"] = covered.table, covered.note
-    if inputs.weather is not None:
-        progress.say(f"plan: weather of {cells.num_rows:,} cells from {inputs.weather}")
-        covered = weather_monthly(cells, inputs.weather, years=inputs.years)
-        cells, notes["weather_note"] = covered.table, covered.note
-    _say(filter(None, notes.values()), progress, card)
-    kept = _with_ground(cells)
-    dropped = cells.num_rows - kept.num_rows
-    if dropped:
-        _say(
-            [f"{dropped:,} of {cells.num_rows:,} cells have no land cover at all in the map: out of the frame."],
-            progress,
-            card,
-        )
-    card.set("inputs", {**_input_facts(inputs), **notes})
-    card.set("frame", {**owned.report.as_dict(), **_extent(kept), "out_of_frame_cells": dropped})
-    return kept
+def _fit(cells: pa.Table, config: SampleConfig) -> Strata:
+    clusters, min_cells = strata_sizes(cells.num_rows)
+    return fit_strata(
+        cells,
+        clusters=clusters,
+        min_cells=min_cells,
+        groups=land_cover_names(cells),
+        seed=config.seed,
+        factors=strata_factors(config),
+    )
 
 
-def _extent(cells: pa.Table) -> dict[str, object]:
-    return {"cells": cells.num_rows, "area_km2": float(cells["area_km2"].to_numpy().sum(dtype=np.float64))}
+def _further(plan: pa.Table, looked: NDArray[np.int64], design: Design, space: Workspace) -> pa.Table:
+    try:
+        return next_wave(plan, looked, design)
+    except ValueError as error:
+        raise OutputConflictError(f"--extend {space.root}: {error}; name more years or ground instead") from error
 
 
-def _input_facts(inputs: Inputs) -> dict[str, object]:
-    return {
-        "region": inputs.region.name,
-        "bbox": list(inputs.region.geometry.bounds),
-        "years": list(inputs.years.years),
-        "catalog": inputs.catalog,
-        "land_cover": inputs.land_cover,
-        "weather": inputs.weather,
-    }
+def _drawn(frame: pa.Table, design: Design) -> pa.Table:
+    try:
+        return draw_master(frame, design)
+    except ValueError as error:
+        raise InputError(f"nothing can be drawn: {error}") from error
 
 
-def _with_ground(cells: pa.Table) -> pa.Table:
-    """Cells that have any land cover; all of them where there is no map."""
-    names = [name for name in _covariates(cells) if name.startswith(LAND_COVER_PREFIX)]
-    if not names:
-        return cells
-    total = np.nansum(np.stack([cells[name].to_numpy() for name in names]), axis=0)
-    kept = cells.filter(pa.array(total > EMPTY_GROUND))
-    if not kept.num_rows:
-        raise NothingFoundError(
-            f"the land-cover map has no class in any of the {cells.num_rows:,} cells of the region: it does not cover "
-            "the region, or its nodata value is wrong; name another with --land-cover, or leave it out"
-        )
-    return kept
-
-
-def _write_frame(space: Workspace, frame: pa.Table, cells: pa.Table) -> None:
-    """One file per tile with the cells' covariates; rows are in order of the unit id, so a tile's rows lie together."""
-    tiles = frame["tile"].to_numpy(zero_copy_only=False)
-    cell_tiles = cells["tile"].to_numpy(zero_copy_only=False)
-    starts = np.flatnonzero(np.r_[True, tiles[1:] != tiles[:-1]])
-    for old in space.frame.glob("*.parquet"):
-        old.unlink()
-    for start, stop in zip(starts, np.r_[starts[1:], len(tiles)], strict=True):
-        tile = str(tiles[start])
-        part = _with_covariates(frame.slice(start, stop - start), cells.filter(pa.array(cell_tiles == tile)))
-        write_parquet(space.frame / f"{tile}.parquet", FRAME.describe(part))
-
-
-def _with_covariates(frame: pa.Table, cells: pa.Table) -> pa.Table:
-    """Frame rows of one tile with the covariates of their cells."""
-
-    def places(table: pa.Table) -> NDArray[np.int64]:
-        row, col = (table[name].to_numpy().astype(np.int64) for name in ("cell_row", "cell_col"))
-        return np.asarray(row * TILE_PIXELS + col)
-
-    order = np.argsort(places(cells))
-    at = pa.array(order[np.searchsorted(places(cells)[order], places(frame))])
-    for name in _covariates(cells):
-        frame = frame.append_column(name, cells[name].take(at))
-    return frame
-
-
-def _covariates(cells: pa.Table) -> list[str]:
-    return [name for name in cells.column_names if name.startswith((LAND_COVER_PREFIX, WEATHER_PREFIX))]
+def _next_ranks(space: Workspace, config: SampleConfig, progress: Progress, card: Card) -> str:
+    """A further wave on ground that has a plan: its next ranks."""
+    before = last_of_part(space)
+    plan = PLAN.check(pq.read_table(before.plan))
+    old = plan_record(plan).design
+    asked = wave_sizes(space, design_of(config, Years(years=old.years), share=old.heldout))
+    design = replace(old, samples=asked.samples, heldout_samples=asked.heldout)
+    wave = _further(plan, looked_ranks(before).ranks, design, space)
+    digest = commit_table(space, space.plan, named_frame(space, PLAN.describe(wave)))
+    card.set(
+        "plan", {"digest": digest, "design": json.loads(design.to_json()), "strata": _strata_rows(plan_record(wave))}
+    )
+    say_notes(plan_record(wave).notes, progress, card)
+    progress.say(f"plan: wave {space.wave} takes the next ranks of wave {before.wave}: {asked.samples:,} samples more")
+    return digest
 
 
 def _note_plan(
-    card: Card, progress: Progress, frame: pa.Table, cells: pa.Table, plan: pa.Table, design: Design, digest: str
+    card: Card,
+    progress: Progress,
+    frame: pa.Table,
+    cells: pa.Table,
+    plan: pa.Table,
+    notes: Sequence[str],
+    digest: str,
 ) -> None:
     record = plan_record(plan)
-    seasons = np.bincount(frame["season"].to_numpy(), minlength=SEASONS)
+    seasons, split = np.bincount(frame["season"].to_numpy(), minlength=SEASONS), frame["split"].to_numpy()
     facts = {
         "units": frame.num_rows,
         "seasons": {str(season): int(count) for season, count in enumerate(seasons)},
-        "strata": int((record.frame_units > 0).sum()),
-        "covariates": _covariates(cells),
+        "splits": {name: int((split == code).sum()) for name, code in SPLITS.items()},
+        "strata": int((record.frame_units.reshape(record.splits, -1).sum(axis=0) > 0).sum()),
+        "covariates": covariate_names(cells),
     }
     card.set("frame", {**card.section("frame"), **facts})
-    card.set("plan", {"digest": digest, "design": json.loads(design.to_json()), "strata": _strata_rows(record)})
-    _say(record.notes, progress, card)
+    card.set("plan", {"digest": digest, "design": json.loads(record.design.to_json()), "strata": _strata_rows(record)})
+    say_notes([*record.notes, *notes], progress, card)
     progress.say(
         f"plan: {frame.num_rows:,} units in {facts['strata']} strata, {plan.num_rows:,} ranked, "
         f"{int(record.first_look.sum()):,} in the first look"
     )
 
 
-def _say(notes: Iterable[str], progress: Progress, card: Card) -> None:
-    for note in notes:
-        if card.say(note):
-            progress.say(f"plan: {note}")
+SPLITS = {"training": 0, "held-out": 1, "buffer": -1}
+"""Names of the codes of a frame's split."""
 
 
 def _strata_rows(record: PlanRecord) -> list[dict[str, object]]:
-    return [
-        {"stratum": h, "name": name, "N": int(size), "M": int(master), "n1": int(first), "n": int(target)}
-        for h, (name, size, master, first, target) in enumerate(
-            zip(record.names, record.frame_units, record.master_units, record.first_look, record.target, strict=True)
-        )
-        if size
-    ]
+    table = record.table().rename_columns(["stratum", "split", "name", "N", "M", "start", "n1", "n"])
+    return [row for row in table.to_pylist() if row["N"]]

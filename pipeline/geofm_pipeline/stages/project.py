@@ -19,7 +19,7 @@ from geofm_pipeline.errors import ResourceError
 from geofm_pipeline.hls.bands import BANDS, BLOCK
 from geofm_pipeline.progress import duration, human_bytes
 from geofm_pipeline.scenes import sensing_days
-from geofm_pipeline.stages.plan import Planned
+from geofm_sampling import plan_record
 from geofm_sampling.unit import unpack_units
 
 FMASK_FILE_BYTES = 1_500_000
@@ -28,6 +28,8 @@ BLOCK_BYTES = 90_000
 """A 256-px int16 block after DEFLATE: 196 of them and overviews make the usual 15 to 25 MB of a band."""
 FMASK_BLOCK_BYTES = 8_000
 HEADER_BYTES = 16_384
+OVERVIEW_BYTES = 90_000
+"""Overview blocks per looked-at unit of a spread sample, six bands and Fmask (docs/performance.md)."""
 STORED_RATIO = 1.5
 """zstd-1 with bitshuffle on real reflectances."""
 CHIPS_PER_SECOND = 60.0
@@ -50,6 +52,8 @@ class Projection:
     granules_to_screen: int
     """Granules within reach of the first look."""
     screening_bytes: int
+    overview_bytes: int
+    """Overviews of the units looked at."""
     block_requests: int
     """Range requests for blocks of the drawn chips."""
     read_bytes: int
@@ -69,7 +73,11 @@ class Projection:
         """Sentences, the largest demand first."""
         demands = sorted(
             [
-                (self.read_bytes - self.screening_bytes, f"{self.block_requests:,} block requests for pixels"),
+                (
+                    self.read_bytes - self.screening_bytes - self.overview_bytes,
+                    f"{self.block_requests:,} block requests for pixels",
+                ),
+                (self.overview_bytes, f"for overviews of {self.first_look:,} units"),
                 (self.screening_bytes, f"{self.granules_to_screen:,} Fmask files for screening"),
                 (self.write_bytes, "to write"),
             ],
@@ -77,43 +85,46 @@ class Projection:
         )
         return [
             f"{self.units:,} units framed, {self.first_look:,} in the first look",
-            *[f"{human_bytes(size)}: {what}" for size, what in demands],
+            *[f"{human_bytes(size)}: {what}" for size, what in demands if size],
             f"{human_bytes(self.memory_bytes)} of memory per worker, about {duration(self.seconds)} on local files",
         ]
 
 
-def project(planned: Planned, scenes: pa.Table, config: SampleConfig) -> Projection:
-    """Projection of the plan's first look and a full draw."""
-    first = np.asarray(planned.plan["first_look"].to_numpy(zero_copy_only=False))
-    granules = _granules_in_reach(planned, scenes, config, first)
-    chips = min(config.samples, int(first.sum()))
+def project(frame: pa.Table, plan: pa.Table, scenes: pa.Table, config: SampleConfig) -> Projection:
+    """Projection of a plan's first look over its frame and of a full draw."""
+    design = plan_record(plan).design
+    first = np.asarray(plan["first_look"].to_numpy(zero_copy_only=False))
+    units = plan["unit"].to_numpy()[first]
+    granules = _granules_in_reach(frame, units, scenes, config)
+    chips = min(design.samples + design.heldout_samples, int(first.sum()))
     dates = chips * config.timesteps
     blocks = dates * (len(BANDS) + 1)
     fill = config.chip_size**2 / BLOCK**2
     screening = granules * FMASK_FILE_BYTES
+    overviews = int(first.sum()) * OVERVIEW_BYTES if design.information else 0
     pixels = dates * (len(BANDS) * BLOCK_BYTES + FMASK_BLOCK_BYTES + (len(BANDS) + 1) * HEADER_BYTES // 8)
     workers = config.processes
     chip_bytes = config.timesteps * (2 * len(BANDS) + 1) * config.chip_size**2
     work = chips * config.timesteps / 4 * max(fill, 0.1) / CHIPS_PER_SECOND + granules / GRANULES_PER_SECOND
     return Projection(
-        units=planned.frame.num_rows,
+        units=frame.num_rows,
         first_look=int(first.sum()),
         granules_to_screen=granules,
         screening_bytes=screening,
+        overview_bytes=overviews,
         block_requests=blocks,
-        read_bytes=pixels + screening,
+        read_bytes=pixels + screening + overviews,
         write_bytes=round(chips * chip_bytes / STORED_RATIO),
         memory_bytes=WORKER_BYTES + 16 * chip_bytes,
         seconds=round(work / workers, 1),
     )
 
 
-def _granules_in_reach(planned: Planned, scenes: pa.Table, config: SampleConfig, first: NDArray[np.bool_]) -> int:
+def _granules_in_reach(frame: pa.Table, units: NDArray[np.uint64], scenes: pa.Table, config: SampleConfig) -> int:
     """Granules that some first-look unit of their tile may use, between its season and the farthest later date."""
-    units = planned.plan["unit"].to_numpy()[first]
-    at = np.searchsorted(planned.frame["unit"].to_numpy(), units)
-    start = planned.frame["season_start"].to_numpy()[at]
-    end = planned.frame["season_end"].to_numpy()[at] + (config.timesteps - 1) * config.max_gap
+    at = np.searchsorted(frame["unit"].to_numpy(), units)
+    start = frame["season_start"].to_numpy()[at]
+    end = frame["season_end"].to_numpy()[at] + (config.timesteps - 1) * config.max_gap
     windows = sorted(set(zip(unpack_units(units).tile.tolist(), start.tolist(), end.tolist(), strict=True)))
     days = sensing_days(scenes)
     tiles = scenes["tile"].to_numpy(zero_copy_only=False).astype("U5")

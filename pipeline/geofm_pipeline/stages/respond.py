@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +15,18 @@ from numpy.typing import NDArray
 from geofm_pipeline.card import Card
 from geofm_pipeline.cluster import A, R, Runner
 from geofm_pipeline.config import SampleConfig
-from geofm_pipeline.errors import ArchiveError, NothingFoundError
+from geofm_pipeline.errors import ArchiveError, InputError, NothingFoundError, OutputConflictError
 from geofm_pipeline.fmask_counts import OK
+from geofm_pipeline.inform import Informer
 from geofm_pipeline.progress import Progress
 from geofm_pipeline.screening import MapTasks, Screening
+from geofm_pipeline.stages.growing import earlier_waves
 from geofm_pipeline.stages.plan import Planned
 from geofm_pipeline.store import assign_rows
-from geofm_pipeline.workspace import Workspace, commit_table, committed
+from geofm_pipeline.workspace import Workspace, commit_table, committed, existing_waves
 from geofm_pipeline.years import Years
 from geofm_sampling import Design, Look, Response, respond
+from geofm_sampling.phase_two import descriptor_matrix
 from geofm_sampling.tables import RESPONSE, STATES
 
 SHOWN = 5
@@ -48,7 +52,6 @@ class Responded:
 def make_response(
     space: Workspace,
     config: SampleConfig,
-    design: Design,
     planned: Planned,
     scenes: pa.Table,
     runner: Runner,
@@ -58,30 +61,92 @@ def make_response(
     """Response: from the folder if a run before committed it, else by screening granules in rank order."""
     digest = committed(space, space.response)
     if digest is None:
-        digest = _respond_anew(space, config, design, planned, scenes, runner, progress, card)
+        digest = _respond_anew(space, config, planned, scenes, runner, progress, card)
     return Responded(table=RESPONSE.check(pq.read_table(space.response)), digest=digest)
 
 
 def _respond_anew(
     space: Workspace,
     config: SampleConfig,
-    design: Design,
     planned: Planned,
     scenes: pa.Table,
     runner: Runner,
     progress: Progress,
     card: Card,
 ) -> str:
-    mapper = _mapper(runner, progress)
-    screening = Screening(scenes, cache=space.screening, chip_size=design.chip_size, map_tasks=mapper)
-    found = respond(planned.plan, planned.frame, design, _look(screening, planned.frame, design))
+    design = planned.design
+    scenes = _whole_scenes(scenes, progress, card)
+    screening = Screening(
+        scenes, cache=space.screening, chip_size=design.chip_size, map_tasks=_mapper(runner, progress, "screen")
+    )
+    informer = Informer(
+        scenes, cache=space.information, chip_size=design.chip_size, map_tasks=_mapper(runner, progress, "overviews")
+    )
+
+    def inform(units: NDArray[np.uint64], granules: pa.Array) -> pa.Table:
+        progress.say(f"respond: overviews of {units.size:,} observable units")
+        return informer.inform(units, granules.to_pylist())
+
+    found = respond(
+        planned.plan,
+        planned.frame,
+        design,
+        _look(screening, planned.frame, design),
+        inform=inform,
+        existing=existing_descriptors(space, config) if design.information else None,
+    )
     _note_screening(card, progress, screening)
+    card.set("information", informer.facts())
     _note_response(card, progress, design, found)
     drawn = found.table["state"].to_numpy(zero_copy_only=False) == "drawn"
     if not drawn.any():
         raise NothingFoundError(_why_nothing(found, design))
     table = _with_places(found.table, drawn, config)
     return commit_table(space, space.response, RESPONSE.describe(table))
+
+
+def _whole_scenes(scenes: pa.Table, progress: Progress, card: Card) -> pa.Table:
+    """Granules that the catalogue lists with all their files: a chip cannot be made of the others."""
+    whole = np.array([not missing for missing in scenes["missing"].to_pylist()], dtype=np.bool_)
+    if whole.all():
+        return scenes
+    lacking = int((~whole).sum())
+    first = scenes["granule_id"].filter(pa.array(~whole))[0].as_py()
+    sentence = (
+        f"{lacking:,} of {whole.size:,} granules lack a file in the catalogue ({first}, …): they count as not there."
+    )
+    if card.say(sentence):
+        progress.say(f"respond: {sentence}")
+    return scenes.filter(pa.array(whole))
+
+
+def check_existing(config: SampleConfig) -> list[Workspace]:
+    """Waves of the datasets of --existing that have a response.
+
+    Raises
+    ------
+    InputError
+        When a folder is no dataset.
+    """
+    folders = [word.strip() for word in (config.existing or "").split(",") if word.strip()]
+    try:
+        waves = [wave for folder in folders for wave in existing_waves(Path(folder).expanduser())]
+    except OutputConflictError as error:
+        raise InputError(f"--existing {config.existing}: {error}") from error
+    return [wave for wave in waves if wave.response.exists()]
+
+
+def existing_descriptors(space: Workspace, config: SampleConfig) -> NDArray[np.float32] | None:
+    """Descriptors of the samples of earlier waves and of the datasets of --existing, shape (k, D); None without any."""
+    waves = [*earlier_waves(space), *check_existing(config)]
+    matrices = [_drawn_descriptors(wave.response) for wave in waves]
+    matrices = [matrix for matrix in matrices if matrix.size]
+    return np.concatenate(matrices) if matrices else None
+
+
+def _drawn_descriptors(response: Path) -> NDArray[np.float32]:
+    table = pq.read_table(response, columns=["state", "descriptor"], filters=[("state", "==", "drawn")])
+    return descriptor_matrix(table["descriptor"].combine_chunks())[0]
 
 
 def _look(screening: Screening, frame: pa.Table, design: Design) -> Look:
@@ -99,13 +164,13 @@ def _look(screening: Screening, frame: pa.Table, design: Design) -> Look:
     return look
 
 
-def _mapper(runner: Runner, progress: Progress) -> MapTasks:
+def _mapper(runner: Runner, progress: Progress, label: str) -> MapTasks:
     """Batches of granules through the runner; results come as they finish and are not collected."""
 
     def map_tasks(task: Callable[[A], R], batches: Sequence[A]) -> Iterator[R]:
         if batches:
             results = runner.run(task, batches)
-            for _, result in progress.count(results, total=len(batches), label="screen", unit="batches"):
+            for _, result in progress.count(results, total=len(batches), label=label, unit="batches"):
                 yield result
 
     return map_tasks
@@ -152,7 +217,7 @@ def _note_response(card: Card, progress: Progress, design: Design, found: Respon
     card.set(
         "response",
         {
-            "asked": design.samples,
+            "asked": design.samples + design.heldout_samples,
             "looked": looked,
             "observable": observable,
             "drawn": drawn,

@@ -53,20 +53,19 @@ def write_task(task: WriteTask) -> GroupResult:
 def write(
     store: Path,
     spec: StoreSpec,
-    work: Path,
-    requests: Sequence[ChipRequest],
+    parts: Path,
+    requests: Sequence[RowRequest],
     runner: Runner,
     progress: Progress,
 ) -> None:
-    """Write every group that is not written yet; `requests` are in order of the global index."""
-    parts = work / "parts"
+    """Write every group that is not written yet; `requests` are in order of their index."""
     tasks = [
         WriteTask(
             store=store,
             spec=spec,
             parts=parts,
             group=group,
-            requests=[RowRequest(index=index, chip=requests[index]) for index in spec.group_rows(group)],
+            requests=[requests[index] for index in spec.group_rows(group)],
         )
         for group in pending_groups(store, spec, parts)
     ]
@@ -100,6 +99,12 @@ def _refuse_a_lost_archive(spec: StoreSpec, parts: Path) -> None:
         "many are no accident: is the archive of this catalogue there and readable? Nothing was sealed; the same "
         "command reads them again"
     )
+
+
+def row_requests(drawn: pa.Table, scenes: pa.Table) -> list[RowRequest]:
+    """Requests of drawn RESPONSE rows with their row and split, in order of (shard, row)."""
+    pairs = zip(chip_requests(drawn, scenes), drawn["split"].to_pylist(), strict=True)
+    return [RowRequest(index=index, chip=chip, split=split) for index, (chip, split) in enumerate(pairs)]
 
 
 def chip_requests(drawn: pa.Table, scenes: pa.Table) -> list[ChipRequest]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,29 @@ class VerifyReport:
         """Raise StoreDamagedError naming the findings, if there are any."""
         if not self.ok:
             raise StoreDamagedError(str(self))
+
+
+def combined(reports: Sequence[VerifyReport]) -> VerifyReport:
+    """One report of the stores of a dataset, in order of wave.
+
+    Sample indices count on from store to store: they are the rows of samples.parquet.
+    """
+    if len(reports) == 1:
+        return reports[0]
+    before = np.cumsum([0, *(report.samples for report in reports)])
+    findings = [
+        replace(finding, path=f"{report.path.name}/{finding.path}", samples=finding.samples + start)
+        for report, start in zip(reports, before, strict=False)
+        for finding in report.findings
+    ]
+    return VerifyReport(
+        path=reports[0].path.parent,
+        deep=all(report.deep for report in reports),
+        samples=int(before[-1]),
+        files=sum(report.files for report in reports),
+        bytes=sum(report.bytes for report in reports),
+        findings=tuple(findings),
+    )
 
 
 def _ranges(indices: NDArray[np.int64]) -> str:

@@ -121,12 +121,13 @@ class _PlaneSums:
                 self._nonpositive[band] += int(np.count_nonzero(plane <= 0))
 
     def add_masked(self, date: int, planes: NDArray[np.int16], low: NDArray[np.bool_], mask: NDArray[np.bool_]) -> None:
-        """Likewise, over the pixels where `mask` [pixels] is True; the others count as 0, which adds nothing."""
-        weights = mask.astype(np.int16)
+        """Likewise, over the pixels where `mask` [pixels] is True; the others become 0, which adds nothing to a sum."""
+        weights, dropped = mask.astype(np.int16), mask.size - int(np.count_nonzero(mask))
         for band, plane in enumerate(planes):
-            self._sum(date, band, np.multiply(plane, weights, out=self._kept))
+            kept = np.multiply(plane, weights, out=self._kept)
+            self._sum(date, band, kept)
             if low[band]:
-                self._nonpositive[band] += int(np.count_nonzero((plane <= 0) & mask))
+                self._nonpositive[band] += int(np.count_nonzero(kept <= 0)) - dropped
 
     def result(self, count: int) -> BandSums:
         """Sums over the dates, of `count` pixels; those of single planes are exact in float64, added as integers."""

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pyarrow as pa
 import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Geod
 
-from geofm_pipeline.cells import OwnedCells, home_zone, owned_cells
+from geofm_pipeline.cells import OwnedCells, owned_cells, tile_cells
 from geofm_pipeline.hls.grid import TILE_M, project, square, tile_grid, unproject
+from geofm_pipeline.ownership import home_zone, neighbours
 from geofm_pipeline.region import parse_region
 from geofm_sampling.tables import CELLS
 from geofm_sampling.unit import pack_units
@@ -195,3 +197,22 @@ def test_in_a_continent_of_tiles_nearly_all_ground_is_owned_once(shared_data: Pa
     once, _, twice = _coverage(owned_cells(tiles, parse_region("4,49,16,62"), chip_size=256))
     assert once > 0.985
     assert twice < 0.006
+
+
+@pytest.mark.parametrize(
+    "tiles",
+    [
+        list(ZONE_EDGE),
+        ["32VKL", "32VLL", "31VFF", "31VFE", "32VKK", "32VLK"],  # Norway's widened zone
+        ["33XWG", "33XXG", "35XMA", "35XMG", "31XFG"],  # Svalbard
+        ["01KAB", "60KYG", "60KZF", "01KBB", "60KYF", "36MXE"],  # the antimeridian, and a tile far away
+    ],
+)
+@pytest.mark.parametrize("size", [64, 256])
+def test_a_tile_among_its_neighbours_owns_what_it_owns_among_all(tiles: list[str], size: int) -> None:
+    """Cells of one tile need only the tiles near it, so that tiles can be worked on apart."""
+    whole = owned_cells(tiles, EARTH, chip_size=size)
+    near = neighbours(tiles)
+    parts = [tile_cells(tile, near[tile], EARTH, chip_size=size) for tile in sorted(tiles)]
+    assert pa.concat_tables([part.table for part in parts]).equals(whole.table)
+    assert sum(part.owned for part in parts) == whole.report.owned_of_tiles

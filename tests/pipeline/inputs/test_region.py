@@ -64,6 +64,16 @@ def test_regions_that_cannot_be_right_are_refused(text: str, part: str) -> None:
     assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(("text", "part"), [("10SFEX", "10SFEX"), ("32TNR,99ABC", "99ABC"), ("T10SF", "T10SF")])
+def test_what_looks_like_a_tile_is_never_looked_up_as_a_place(
+    monkeypatch: pytest.MonkeyPatch, text: str, part: str
+) -> None:
+    """A mistyped tile id is answered at once, without outlines of countries from the network."""
+    monkeypatch.setattr("geofm_pipeline.place_names.find_place", lambda *_, **__: pytest.fail("asked for a place"))
+    with pytest.raises(InputError, match=f"{part} is no MGRS tile id"):
+        parse_region(text)
+
+
 def test_tiles_are_named_with_or_without_t_and_give_their_ground() -> None:
     """`T10SFE` and `10sfe` are one tile, whose outline holds its pixels and nothing beyond."""
     region = parse_region("T11SKA, 10sfe,T10SFE")

@@ -90,12 +90,12 @@ def test_a_store_of_a_newer_schema_is_refused(
 def test_a_scheduler_that_is_not_there(
     archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The address is named; the plan is kept."""
+    """The address is named; what the search found is kept."""
     monkeypatch.setattr("geofm_pipeline.cluster.CONNECT_SECONDS", 1)
     out = tmp_path / "out"
     assert run(job_words(archive, out, "--workers", "", "--scheduler", "tcp://127.0.0.1:9")) == 8
     assert "tcp://127.0.0.1:9" in capsys.readouterr().err
-    assert (out / "plan.parquet").exists()
+    assert (out / "scenes.parquet").exists()
 
 
 def _used_granule(archive: Archive, tmp_path: Path) -> str:

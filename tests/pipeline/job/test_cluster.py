@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from geofm_pipeline.cluster import InProcess, open_runner
+from geofm_pipeline.cluster import InProcess, check_address, open_runner
 from geofm_pipeline.errors import BlockReadError, ClusterError
 
 
@@ -60,6 +63,46 @@ def test_no_scheduler_is_a_cluster_error(tmp_path: Path, monkeypatch: pytest.Mon
         open_runner(workers=None, scheduler="tcp://127.0.0.1:9", scratch=tmp_path),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "", "scheduler.json", "tcp://host", "host:port", "http://host:8786", "://:8786"]
+)
+def test_what_is_no_address_is_refused_at_once(tmp_path: Path, address: str) -> None:
+    """Without host and port, or with a foreign scheme, nothing is tried: the message shows the form."""
+    with (
+        pytest.raises(ClusterError, match=r"is no address of a Dask scheduler: give host:port"),
+        open_runner(workers=None, scheduler=address, scratch=tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:8786", "tcp://[::1]:8786", "tls://host.name:1", "ucx://10.0.0.1:2", "inproc://1/2"]
+)
+def test_addresses_of_dask_pass(address: str) -> None:
+    """Every form that `dask scheduler` prints, and what people shorten it to."""
+    check_address(address)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" * 9])
+def test_a_server_that_is_no_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    """One that says nothing, and one that speaks HTTP: a cluster error that names the address, within the time."""
+    monkeypatch.setattr("geofm_pipeline.cluster.CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=_answer_all, args=(server, answer), daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ClusterError, match=address), open_runner(workers=None, scheduler=address, scratch=tmp_path):
+            pass
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def _answer_all(server: socket.socket, answer: bytes) -> None:
+    """Take every connection, say one thing and keep it open until the server is shut down."""
+    with ExitStack() as stack, suppress(OSError):
+        while True:
+            connection = stack.enter_context(server.accept()[0])
+            connection.sendall(answer)
 
 
 @pytest.mark.heavy

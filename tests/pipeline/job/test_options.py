@@ -11,6 +11,8 @@ import pytest
 from geofm_pipeline.config import SampleConfig, parse_bytes
 from geofm_pipeline.errors import InputError
 from geofm_pipeline.options import parse_options
+from geofm_pipeline.stages.designing import design_of
+from geofm_pipeline.years import Years
 
 
 def test_a_box_with_negative_west_needs_no_equals_sign() -> None:
@@ -51,8 +53,10 @@ def test_options_after_the_file_win(tmp_path: Path) -> None:
 def test_defaults_are_the_documented_ones() -> None:
     """The defaults that README and docs name."""
     config = parse_options(["--region", "demo", "--years", "2022"])
-    assert (config.samples, config.timesteps, config.min_gap, config.max_gap) == (1024, 4, 10, 180)
-    assert (config.chip_size, config.min_clear, config.heldout, config.dry_run) == (256, 0.8, 0.0, False)
+    design = design_of(config, Years(years=(2022,)))
+    assert (design.samples, design.timesteps, design.min_gap, design.max_gap) == (1024, 4, 10, 180)
+    assert (config.chip_size, config.min_clear, config.heldout, config.dry_run) == (256, 0.8, None, False)
+    assert (design.power, design.floor, design.information, design.draw) == (0.5, 10, True, "local")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,9 @@ def test_defaults_are_the_documented_ones() -> None:
         (["--chip-size", "224"], "one of (64, 128, 256)"),
         (["--min-gap", "20", "--max-gap", "10"], "1 ≤ min ≤ max"),
         (["--min-clear", "1.5"], "--min-clear 1.5"),
-        (["--heldout", "0.1"], "not supported yet"),
+        (["--heldout", "0.7"], "0 to 0.5"),
+        (["--heldout", "much"], "--heldout must be a number, got much"),
+        (["--draw", "lottery"], "--draw must be one of local, pivotal, systematic, random, pareto, got lottery"),
         (["--workers", "2", "--scheduler", "tcp://a:1"], "exclude each other"),
         (["--max-bytes", "lots"], "--max-bytes 'lots'"),
         (["--smaples", "3"], "--smaples"),
@@ -117,3 +123,30 @@ def test_every_option_has_a_help_sentence(capsys: pytest.CaptureFixture[str]) ->
 def test_sizes_are_read_in_both_unit_systems(text: str, count: int) -> None:
     """GB is decimal, GiB binary."""
     assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("map.tif", "{here}/map.tif"),
+        ("wc/*_Map.tif", "{here}/wc/*_Map.tif"),
+        ("/data/map.tif", "/data/map.tif"),
+        ("https://host/map.tif", "https://host/map.tif"),
+        ("s3://bucket/map.zarr", "s3://bucket/map.zarr"),
+        ("~/map.tif", "{home}/map.tif"),
+    ],
+)
+def test_local_sources_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, wanted: str) -> None:
+    """A relative path means the file seen from where the run was started; addresses stay as they are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = parse_options(["--region", "demo", "--years", "2022", "--land-cover", text, "--weather", f"t.nc,{text}"])
+    assert config.land_cover == wanted.format(here=tmp_path, home=tmp_path / "home")
+    assert config.weather == f"{tmp_path}/t.nc,{config.land_cover}"
+
+
+def test_a_layer_of_the_strata_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FILE:ATTRIBUTE names the file seen from here; factors stay as they are."""
+    monkeypatch.chdir(tmp_path)
+    config = parse_options(["--region", "demo", "--years", "2022", "--strata", "eco.json:BIOME, season"])
+    assert config.strata == f"{tmp_path}/eco.json:BIOME,season"

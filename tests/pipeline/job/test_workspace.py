@@ -11,13 +11,14 @@ import pytest
 
 from geofm_pipeline import workspace
 from geofm_pipeline.errors import OutputConflictError, ResourceError
-from geofm_pipeline.workspace import Workspace, commit_table, committed, existing_workspace, open_workspace
+from geofm_pipeline.waves import open_wave
+from geofm_pipeline.workspace import Workspace, commit_table, committed, existing_workspace
 
 TABLE = pa.table({"unit": pa.array([1, 2], pa.uint64())})
 
 
 def _open(root: Path, seed: int = 0) -> Workspace:
-    return open_workspace(root, design={"seed": seed, "region": "demo"}, digest=f"digest-{seed}")
+    return open_wave(root, design={"seed": seed, "region": "demo"}, digest=f"digest-{seed}", extend=False)
 
 
 def test_a_commit_is_found_again(tmp_path: Path) -> None:

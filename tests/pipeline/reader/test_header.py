@@ -127,10 +127,11 @@ def test_tables_beyond_the_first_read_are_read_and_nothing_else() -> None:
     ("data", "cause"),
     [
         (b"", "empty file"),
-        (b"\n <!DOCTYPE html><html></html>", "an HTML page instead of a TIFF: nearly always a failed login"),
-        (b"<?xml version='1.0'?><Error/>", "an HTML page instead of a TIFF"),
+        (b"\n <!DOCTYPE html><html></html>", "an HTML page, not a TIFF"),
+        (b"<?xml version='1.0'?><Error/>", "an HTML page, not a TIFF"),
         (b"MM\0*" + bytes(100), "big-endian"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a TIFF: it starts with b'\\x89PNG"),
+        (b"II", "truncated"),
         (b"II*\0", "truncated"),
         (b"II+\0\x04\0\0\0" + bytes(100), "damaged: a BigTIFF"),
         (b"II*\0\x08\0\0\0\0\0" + bytes(100), "damaged: its first directory claims 0 tags"),

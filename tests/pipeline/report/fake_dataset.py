@@ -1,5 +1,5 @@
 """A small dataset folder made from the contracts alone: real strata, plan and response over invented ground and looks,
-pixels from a formula, and a store written by zarr-python."""
+and the store of tests/pipeline/report/fake_store.py."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
-import zarr
 from numpy.typing import NDArray
 
 from geofm_pipeline.fmask_counts import COUNTS, SCREENING
 from geofm_pipeline.scenes import SCENES
 from geofm_pipeline.workspace import Workspace
 from geofm_sampling import CELLS, LOOK, Design, build_frame, draw_master, fit_strata, plan_record, respond
+from geofm_sampling.blocks import Split, draw_split
 from geofm_sampling.hashing import hashed_uniform
+from geofm_sampling.phases import phases_metadata
 from geofm_sampling.response import Response
+from geofm_sampling.tables import INFORMATION
 from geofm_sampling.unit import unpack_units
+
+from .fake_store import BANDS, CAUSE, DATES, FAILED, SIZE, seal_store, write_store
 
 TILES = {"10SEG": (-122.5, 37.4), "10SFG": (-121.4, 37.4), "10SFH": (-121.35, 38.35)}
 """Tile → lon, lat of its middle, good enough for maps."""
 CODES = (10, 30, 40, 50, 60, 80)
 SIDE = 10
-SIZE, DATES, BANDS = 64, 3, 6
+SEED = 0
 STAGES = ("frame", "plan", "response", "store", "samples")
+STORE_DIGEST = "c" * 64
 HOSTILE = '<script>alert("x")</script><img src="http://evil.example/a.png">'
 
 
@@ -43,17 +48,27 @@ class Fake:
 
 
 def make_dataset(
-    root: Path, *, until: str = "samples", samples: int = 40, south: bool = False, hostile: bool = False
+    root: Path,
+    *,
+    until: str = "samples",
+    samples: int = 40,
+    south: bool = False,
+    hostile: bool = False,
+    rich: bool = False,
 ) -> Fake:
-    """Write the folder as a run leaves it that stopped after a stage of STAGES."""
+    """Write the folder as a run leaves it that stopped after a stage of STAGES.
+
+    `rich` adds held-out blocks and overviews of the observable units; without it the folder has neither.
+    """
     stages = STAGES[: STAGES.index(until) + 1]
     root.mkdir(parents=True, exist_ok=True)
     space, card = Workspace(root=root), _first_sections(hostile)
-    cells, design = _cells(south), Design(samples=samples, years=(2022,), chip_size=SIZE, timesteps=DATES, floor=1)
+    cells, design = _cells(south), _design(samples, rich)
     strata = fit_strata(cells, clusters=3, seed=1)
-    frame = build_frame(cells, strata, years=(2022,), chip_size=SIZE)
+    split = _split(cells, design) if rich else None
+    frame = build_frame(cells, strata, years=(2022,), chip_size=SIZE, split=split)
     plan = draw_master(frame, design)
-    _write_frame(space, frame, strata.to_json())
+    _write_frame(space, frame, cells, strata.to_json())
     card["frame"] = {
         "cells": cells.num_rows,
         "units": frame.num_rows,
@@ -64,21 +79,58 @@ def make_dataset(
         pq.write_table(plan, space.plan)
         card |= _plan_sections(plan, design)
     if "response" in stages:
-        found = respond(plan, frame, design, lambda units: _look(units))
+        found = respond(plan, frame, design, lambda units: _look(units), inform=_inform)
         drawn_table = _with_places(found.table)
         pq.write_table(drawn_table, space.response)
         _write_screening(space, hostile)
         card |= _response_sections(found, samples)
     if "store" in stages:
         drawn = _drawn(drawn_table)
-        failed = _write_store(space, drawn)
+        failed = write_store(space.store, drawn)
     if "samples" in stages:
-        _write_samples(space, drawn, frame, hostile)
+        _write_samples(space, found, drawn, frame, plan, hostile)
         card |= _final_sections(drawn.num_rows, failed, drawn, hostile)
+        seal_store(space.store, training_units(pq.read_table(space.samples)), STORE_DIGEST)
     space.card.write_text(json.dumps(card))
     files = {"plan.parquet": "a" * 64} if "plan" in stages else {}
-    space.commits.write_text(json.dumps({"schema": 1, "design_digest": "d", "design": {}, "files": files}))
+    waves = [{"wave": 1, "part": 1, "asked": samples, "design": {}, "digest": "d"}]
+    space.commits.write_text(json.dumps({"schema": 2, "waves": waves, "files": files}))
     return Fake(root=root, frame=frame, plan=plan, response=found, failed=failed)
+
+
+def _design(samples: int, rich: bool) -> Design:
+    """Without held-out ground and overviews, or with both."""
+    more: dict[str, object] = (
+        {"heldout": 0.25, "heldout_samples": 16, "block_km": 30.0, "information": True, "entropy": 1.0} if rich else {}
+    )
+    return Design(
+        samples=samples, years=(2022,), chip_size=SIZE, timesteps=DATES, floor=1, seed=SEED, spread=rich, **more
+    )  # type: ignore[arg-type]
+
+
+def _split(cells: pa.Table, design: Design) -> Split:
+    """Blocks of 30 km, some of them held out."""
+    lon, lat = (cells[name].to_numpy() for name in ("lon", "lat"))
+    kind = np.zeros(lon.size, dtype=np.int64)
+    chip = {"chip_km": 0.03 * SIZE, "seed": design.seed, "buffer_km": design.buffer_km, "block_km": design.block_km}
+    return draw_split(lon, lat, kind, share=design.heldout, **chip)
+
+
+def _inform(units: NDArray[np.uint64], granules: pa.Array) -> pa.Table:
+    """Entropies by hash; descriptors in few clusters, so that some units look alike."""
+    entropy = 2 + 3 * hashed_uniform(11, "entropy", units)
+    kind = np.floor(3 * hashed_uniform(12, "kind", units))
+    descriptor = np.stack([np.sin(kind * (band + 1)) * 0.2 for band in range(6)], axis=1)
+    descriptor += 0.002 * hashed_uniform(13, "noise", units)[:, None]
+    return INFORMATION.check(
+        pa.table(
+            {
+                "unit": units,
+                "entropy": entropy.astype(np.float32),
+                "descriptor": pa.array(descriptor.astype(np.float32).tolist(), pa.list_(pa.float32())),
+            }
+        )
+    )
 
 
 def _cells(south: bool) -> pa.Table:
@@ -139,12 +191,20 @@ def _look(units: NDArray[np.uint64]) -> pa.Table:
     )
 
 
-def _write_frame(space: Workspace, frame: pa.Table, strata: str) -> None:
+def _write_frame(space: Workspace, frame: pa.Table, cells: pa.Table, strata: str) -> None:
+    """One file per tile with the covariates of its cells."""
     space.frame.mkdir()
     (space.frame / "strata.json").write_text(strata)
+    keys = [{name: table[name].to_pylist() for name in ("tile", "cell_row", "cell_col")} for table in (cells, frame)]
+    cell = {key: i for i, key in enumerate(zip(*keys[0].values(), strict=True))}
+    at = pa.array([cell[key] for key in zip(*keys[1].values(), strict=True)])
+    for name in cells.column_names:
+        if name.startswith(("lc_", "wx_")):
+            frame = frame.append_column(name, cells[name].take(at))
     tiles = np.array(frame["tile"].to_pylist())
     for tile in np.unique(tiles):
         pq.write_table(frame.filter(pa.array(tiles == tile)), space.frame / f"{tile}.parquet")
+    pq.write_table(pa.table({"block": pa.array([], pa.int32())}), space.frame / "blocks.parquet")
 
 
 def _with_places(table: pa.Table) -> pa.Table:
@@ -161,80 +221,20 @@ def _drawn(table: pa.Table) -> pa.Table:
     return chosen.sort_by([("shard", "ascending"), ("row", "ascending")])
 
 
-def pixels(unit: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """Image [T, B, H, W] and fmask [T, H, W] of a unit: hills, a cloud and its shadow, some a corner without data."""
-    rng = np.random.default_rng(unit % 2**32)
-    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
-    image, fmask = np.zeros((DATES, BANDS, SIZE, SIZE)), np.full((DATES, SIZE, SIZE), 64, np.uint8)
-    phase = rng.uniform(0, 6, 6)
-    field = np.sin(7 * x + phase[0]) * np.cos(6 * y + phase[1]) + 0.4 * np.sin(19 * x + 23 * y + phase[2])
-    rough = 0.06 * rng.standard_normal((SIZE, SIZE))
-    for date in range(DATES):
-        green = 0.5 + 0.4 * np.sin(date * 2 + phase[3])
-        soil = np.clip(0.5 + 0.35 * field + rough, 0, 1)
-        base = (
-            np.array([0.04, 0.06, 0.05, 0.25, 0.15, 0.08])[:, None, None]
-            + soil * np.array([0.04, 0.05 + 0.02 * green, 0.09 - 0.05 * green, 0.10, 0.16, 0.14])[:, None, None]
-        )
-        cx, cy, radius = rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.9), rng.uniform(0.05, 0.3)
-        cloud = np.clip(1.3 - np.hypot(x - cx, y - cy) / radius + 2 * rough, 0, 1)
-        image[date] = base * (1 - cloud) + 0.55 * cloud
-        fmask[date][cloud > 0.15] |= 2
-        shadow = (np.hypot(x - cx - 0.12, y - cy - 0.1) < radius) & (cloud <= 0.15)
-        image[date][:, shadow] *= 0.55
-        fmask[date][shadow] |= 8
-    counts = np.round(image * 10_000).astype(np.int16)
-    if unit % 5 == 0:
-        gone = x + y > 1.8
-        counts[:, :, gone], fmask[:, gone] = -9999, 255
-    return counts, fmask
-
-
-def _write_store(space: Workspace, drawn: pa.Table) -> int:
-    """The pixels of the drawn units, two of them tombstones."""
-    store = zarr.open_group(str(space.store), mode="w", zarr_format=3)
-    n = drawn.num_rows
-    image = store.create_array(
-        "image", shape=(n, DATES, BANDS, SIZE, SIZE), chunks=(1, DATES, BANDS, SIZE, SIZE), dtype="int16",
-        fill_value=-9999, chunk_key_encoding={"name": "default", "separator": "."},
-    )  # fmt: skip
-    fmask = store.create_array(
-        "fmask", shape=(n, DATES, SIZE, SIZE), chunks=(1, DATES, SIZE, SIZE), dtype="uint8", fill_value=255
-    )
-    for index, unit in enumerate(drawn["unit"].to_pylist()):
-        if index not in FAILED:
-            image[index], fmask[index] = pixels(unit)
-    store.attrs["geofm"] = {"shard_size": 8, "valid_pixel": {"bits": ["cloud", "adjacent", "shadow"]}}
-    return len(FAILED)
-
-
-FAILED = (3, 11)
-"""Samples whose pixels could not be read."""
-CAUSE = "HLS.L30.T10SFG.2022100T184500.v2.0 B04: HTTP 404"
-
-
-def _write_samples(space: Workspace, drawn: pa.Table, frame: pa.Table, hostile: bool) -> None:
+def _write_samples(
+    space: Workspace, found: Response, drawn: pa.Table, frame: pa.Table, plan: pa.Table, hostile: bool
+) -> None:
     at = np.searchsorted(frame["unit"].to_numpy(), drawn["unit"].to_numpy())
     failed = np.isin(np.arange(drawn.num_rows), FAILED)
     lon, lat = (frame[name].to_numpy()[at] for name in ("lon", "lat"))
-    weight = np.where(failed, 0.0, 1 / drawn["pi_star"].to_numpy())
-    kept = (
-        "shard",
-        "row",
-        "unit",
-        "stratum",
-        "granules",
-        "dates",
-        "pi1",
-        "pi2_given_phase1",
-        "pi_star",
-        "p_dates",
-        "clear",
-    )
+    weight = np.where(failed, 0.0, 1 / drawn["pi_star"].to_numpy()) / _read_rate(drawn, failed)
+    kept = ("shard", "row", "unit", "stratum", "granules", "dates", "pi1", "pi2_given_phase1", "pi_star", "p_dates")
     table = pa.table(
         {
-            **{name: drawn[name] for name in kept},
+            **{name: drawn[name] for name in (*kept, "clear", "entropy", "duplicates", "novelty")},
+            **{name: frame[name].take(pa.array(at)) for name in ("area_km2", "year", "season", "block")},
             "wave": pa.array(np.ones(drawn.num_rows), pa.int16()),
+            "part": pa.array(np.ones(drawn.num_rows), pa.int16()),
             "index": pa.array(np.arange(drawn.num_rows), pa.int64()),
             "tile": [HOSTILE if hostile else str(t) for t in unpack_units(drawn["unit"].to_numpy()).tile],
             "lon": lon,
@@ -247,11 +247,42 @@ def _write_samples(space: Workspace, drawn: pa.Table, frame: pa.Table, hostile: 
             "weight": weight,
             "weight_full": weight,
             "valid": drawn["clear"],
-            "split": pa.array(np.where(failed, -1, 0), pa.int8()),
+            "split": pa.array(np.where(failed, -1, drawn["split"].to_numpy()), pa.int8()),
             "state": [(HOSTILE if hostile else CAUSE) if bad else "written" for bad in failed],
         }
     )
-    pq.write_table(table, space.samples)
+    metadata = phases_metadata(_phases(found, drawn, failed, frame, plan))
+    pq.write_table(table.replace_schema_metadata(metadata), space.samples)
+
+
+def _group(table: pa.Table) -> NDArray[np.int64]:
+    return np.asarray(table["split"].to_numpy().astype(np.int64) * 1000 + table["stratum"].to_numpy())
+
+
+def _read_rate(drawn: pa.Table, failed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Share of the drawn units of each unit's group that could be read; 1 where none could."""
+    group = _group(drawn)
+    read = np.bincount(group, weights=~failed) / np.maximum(np.bincount(group), 1)
+    return np.where(read > 0, read, 1.0)[group]
+
+
+def _phases(found: Response, drawn: pa.Table, failed: NDArray[np.bool_], frame: pa.Table, plan: pa.Table) -> pa.Table:
+    """One record per group that has units."""
+    seen = found.table["observable"].to_numpy(zero_copy_only=False)
+    tables = (frame, found.table, found.table.filter(pa.array(seen)), drawn, drawn.filter(pa.array(~failed)))
+    counts = [np.bincount(np.maximum(_group(table), -1) + 1000, minlength=3000) for table in tables]
+    names = plan_record(plan).names
+    area = np.bincount(_group(frame) + 1000, weights=frame["area_km2"].to_numpy(), minlength=3000)
+    rows = []
+    for key in np.flatnonzero(counts[0])[np.flatnonzero(counts[0]) >= 1000].tolist():
+        split, stratum = divmod(key - 1000, 1000)
+        numbers = zip(("frame", "looked", "observable", "drawn", "written"), counts, strict=True)
+        rows.append(
+            {"wave": 1, "part": 1, "split": split, "stratum": stratum, "name": names[stratum], "lambda": 1.0}
+            | {name: int(count[key]) for name, count in numbers}
+            | {"frame_area_km2": float(area[key])}
+        )
+    return pa.Table.from_pylist(rows)
 
 
 def _write_screening(space: Workspace, hostile: bool) -> None:
@@ -282,6 +313,12 @@ def _write_screening(space: Workspace, hostile: bool) -> None:
     columns = {name: scenes[name] for name in SCENES.columns} | shared
     columns |= {"cloud_cover": pa.array(np.clip(claimed, 0, 100).astype(np.float32))}
     pq.write_table(pa.table({name: columns[name] for name in ("granule_id", "tile", "cloud_cover")}), space.scenes)
+
+
+def training_units(samples: pa.Table) -> list[int]:
+    """Written training chips."""
+    found: list[int] = samples.filter(pa.array(samples["split"].to_numpy() == 0))["unit"].to_pylist()
+    return found
 
 
 def _first_sections(hostile: bool) -> dict[str, object]:
@@ -315,11 +352,11 @@ def _first_sections(hostile: bool) -> dict[str, object]:
 
 def _plan_sections(plan: pa.Table, design: Design) -> dict[str, object]:
     record = plan_record(plan)
-    lines = zip(record.names, record.frame_units, record.master_units, record.first_look, record.target, strict=True)
+    columns = {"N": "frame", "M": "master", "n1": "first_look", "n": "target"}
     strata = [
-        {"stratum": h, "name": name, "N": int(size), "M": int(master), "n1": int(first), "n": int(target)}
-        for h, (name, size, master, first, target) in enumerate(lines)
-        if size
+        {key: row[key] for key in ("stratum", "split", "name")} | {key: row[name] for key, name in columns.items()}
+        for row in record.table().to_pylist()
+        if row["frame"]
     ]
     needs = {"granules_to_screen": 120, "screening_bytes": 150e6, "block_requests": 720, "read_bytes": 90e6}
     return {
@@ -337,7 +374,6 @@ def _response_sections(found: Response, samples: int) -> dict[str, object]:
 
 
 def _final_sections(drawn: int, failed: int, table: pa.Table, hostile: bool) -> dict[str, object]:
-    bands = ("blue", "green", "red", "nir_narrow", "swir1", "swir2")
     units = table["unit"].to_pylist()
     return {
         "read": {"requests": 720, "opens": 84, "bytes_requested": 92_400_000, "bytes_needed": 84_000_000, "retries": 2},
@@ -345,12 +381,12 @@ def _final_sections(drawn: int, failed: int, table: pa.Table, hostile: bool) -> 
             "samples": drawn,
             "shards": 5,
             "bytes": 11_900_000,
-            "digest": "c" * 64,
+            "digest": STORE_DIGEST,
             "complete": True,
             "tombstones": [{"unit": units[i], "cause": HOSTILE if hostile else CAUSE} for i in FAILED],
             "bands": [
                 {"name": name, "mean": 0.05 + 0.03 * i, "std": 0.04, "share_nonpositive": 0.012, "count": 450_000}
-                for i, name in enumerate(bands)
+                for i, name in enumerate(BANDS)
             ],
         },
         "verify": {"checked_bytes": 11_950_000, "ok": True, "problems": []},

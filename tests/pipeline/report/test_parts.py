@@ -24,11 +24,11 @@ from geofm_pipeline.report.folder import Cells, Folder, read_folder
 from geofm_pipeline.report.geography import Sheet, png
 from geofm_pipeline.report.pixels import EDGE, MASKED, chip_stretch, mask_overlay, true_colour
 from geofm_pipeline.report.render import render
-from geofm_pipeline.report.strata import COLLAPSE, effective_strata
+from geofm_pipeline.report.strata import COLLAPSE
 from geofm_sampling.unit import ground_cells, pack_units
 
 from .conftest import Reported
-from .fake_dataset import pixels
+from .fake_store import pixels
 
 CELL_KM = 7.68
 
@@ -44,6 +44,8 @@ def _cells(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> Cells:
         groups=("tree",),
         chance=np.full(n, 0.5),
         seasons=np.full(n, 4),
+        split=np.zeros(n, dtype=np.int64),
+        block=np.full(n, -1),
     )
 
 
@@ -147,19 +149,6 @@ def test_the_sheet_prefers_places_not_shown_yet() -> None:
         assert np.unique(ground_cells(units[rows])).size == 6
 
 
-@given(counts=st.lists(st.integers(0, 500), min_size=1, max_size=40))
-def test_effective_strata_lie_between_one_and_the_strata_in_use(counts: list[int]) -> None:
-    """1 ≤ effective strata ≤ strata with chips; equal counts reach the upper end."""
-    used = sum(count > 0 for count in counts)
-    effective = effective_strata(counts)
-    if not used:
-        assert effective is None
-        return
-    assert effective is not None
-    assert 1 - 1e-9 <= effective <= used + 1e-9
-    assert effective_strata([7] * used) == pytest.approx(used)
-
-
 @given(top=st.floats(0, 1e9))
 def test_ticks_are_few_round_and_reach_the_top(top: float) -> None:
     """Axis marks start at 0, reach the largest value, and are at most six."""
@@ -214,6 +203,9 @@ def _huge(folder: Folder) -> Folder:
             "state": rng.choice(["cloud", "gap_rule", "observable", "partial"], looked),
             "observable": rng.random(looked) < 0.5,
             "pi1": rng.uniform(0.1, 1, looked),
+            "pi2_given_phase1": rng.uniform(0.1, 1, looked),
+            "wave": np.ones(looked, np.int16),
+            "part": np.ones(looked, np.int16),
             "shard": np.full(looked, -1, np.int32),
         }
     )
@@ -228,13 +220,12 @@ def _huge(folder: Folder) -> Folder:
         }
     )
     scenes = pa.table({"granule_id": ids, "cloud_cover": rng.uniform(0, 100, len(ids)).astype(np.float32)})
-    counts = dict.fromkeys(range(strata), 500)
     return dataclasses.replace(
         folder,
         strata=None,
         cells=cells,
-        frame_units=counts,
-        chances=dict.fromkeys(counts, (0.1, 0.1)),
+        groups={(1, 0, stratum): 500 for stratum in range(strata)},
+        chances=dict.fromkeys(range(strata), (0.1, 0.1)),
         response=response,
         screening=screening,
         scenes=scenes,

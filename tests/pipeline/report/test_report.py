@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from geofm_pipeline.report import render_report
+from geofm_pipeline.report import render_report, words
 from geofm_pipeline.report.words import GLOSSARY, STATE_WORDS
 
 from .conftest import Reported
-from .fake_dataset import CAUSE, FAILED, HOSTILE, STAGES, make_dataset
+from .fake_dataset import HOSTILE, STAGES, make_dataset, training_units
+from .fake_store import CAUSE, FAILED, valid_counts
 from .page import Page
 
 SECTIONS = (
@@ -28,6 +29,11 @@ SECTIONS = (
     "clouds",
     "dates",
     "probabilities",
+    "spread",
+    "selftest",
+    "tradeoff",
+    "information",
+    "heldout",
     "bands",
     "reading",
     "screening",
@@ -39,7 +45,7 @@ SECTIONS = (
 def test_every_section_is_there_and_linked(reported: Reported) -> None:
     """The page has every section, each is reached from the list at the top, and every element is closed."""
     links = [attributes["href"] for tag, attributes in reported.page.tags if tag == "a"]
-    assert links == [f"#{name}" for name in SECTIONS]
+    assert links[: len(SECTIONS)] == [f"#{name}" for name in SECTIONS]
     assert set(SECTIONS) <= set(reported.page.sections)
     assert reported.page.unclosed == []
 
@@ -48,7 +54,8 @@ def test_every_figure_has_a_sentence_on_how_to_read_it(reported: Reported) -> No
     """No section with data leaves the reader alone with it."""
     parts = re.split(r'<section id="(\w+)">', reported.page.html)
     explained = {name for name, body in zip(parts[1::2], parts[2::2], strict=True) if 'class="how"' in body}
-    assert set(SECTIONS) - explained == {"glossary"}
+    # The plain dataset has no overviews and no held-out ground; tests/pipeline/report/test_diagnostics.py has both.
+    assert set(SECTIONS) - explained == {"glossary", "information", "heldout"}
 
 
 def test_headline(reported: Reported) -> None:
@@ -57,8 +64,9 @@ def test_headline(reported: Reported) -> None:
     area = sum(
         np.unique(reported.fake.frame["lon"].to_numpy() * 1000 + reported.fake.frame["lat"].to_numpy()).size * [95]
     )
-    for words in ("bay, 2022", "38 chips written", "40 asked for", f"{area:,} km²", "11.9 MB"):
-        assert words in _swapped(top), words
+    stored = sum(file.stat().st_size for file in (reported.fake.root / "store.zarr").rglob("*") if file.is_file())
+    for said in ("bay, 2022", "38 chips written", "40 asked for", f"{area:,} km²", words.size(stored)):
+        assert said in _swapped(top), said
     assert "Complete and verified" in top
 
 
@@ -97,13 +105,14 @@ def test_strata_table_agrees_with_the_tables(reported: Reported) -> None:
     assert reported.fake.response is not None
     rows = reported.page.tables["strata"][-1]
     head, *lines, total = rows
-    assert head[2:9] == ["frame", "looked at", "observable", "drawn", "written", "failed", "π₁"]
+    assert head[2:10] == ["frame", "master", "looked at", "observable", "drawn", "written", "failed", "π₁"]
     strata, frame_units = np.unique(reported.fake.frame["stratum"].to_numpy(), return_counts=True)
     assert len(lines) == strata.size
     looked = reported.fake.response.table["stratum"].to_numpy()
     assert sorted(int(line[2]) for line in lines) == sorted(frame_units.tolist())
-    assert sorted(int(line[3]) for line in lines) == sorted(int((looked == h).sum()) for h in strata)
-    for column in range(2, 8):
+    assert [line[3] for line in lines] == [line[2] for line in lines]  # small strata are ranked whole
+    assert sorted(int(line[4]) for line in lines) == sorted(int((looked == h).sum()) for h in strata)
+    for column in range(2, 9):
         assert sum(int(line[column].replace(",", "")) for line in lines) == int(total[column].replace(",", ""))
 
 
@@ -138,12 +147,14 @@ def test_contact_sheet_shows_written_chips(reported: Reported) -> None:
 
 
 def test_reading_and_bands(reported: Reported) -> None:
-    """Requests and bytes are given in all and per chip, waste is what was not needed."""
+    """Requests and bytes are given in all and per chip, waste is what was not needed; bands are those of the pixels."""
     rows = {row[0]: row[1:] for row in reported.page.tables["reading"][0][1:]}
     assert rows["requests for blocks"] == ["720", "18.9"]
     assert rows["bytes wasted"] == ["8.4 MB", "221.1 kB"]
     assert "1.10 bytes were requested for each byte needed" in reported.page.sections["reading"]
-    assert reported.page.tables["bands"][0][1] == ["blue", "0.0500", "0.0400", "1.2 %", "450,000"]
+    blue = valid_counts(training_units(pq.read_table(reported.fake.root / "samples.parquet")))[0]
+    mean, std = f"{blue.mean() / 1e4:.4f}", f"{blue.std() / 1e4:.4f}"
+    assert reported.page.tables["bands"][0][1] == ["blue", mean, std, "0 %", f"{blue.size:,}"]
 
 
 def test_failures_are_named_with_their_cause(reported: Reported) -> None:
@@ -222,6 +233,11 @@ def test_partial_folders_say_what_is_missing(tmp_path: Path, until: str) -> None
         "clouds": STAGES.index("response"),
         "dates": STAGES.index("response"),
         "probabilities": STAGES.index("response"),
+        "spread": STAGES.index("response"),
+        "selftest": STAGES.index("response"),
+        "tradeoff": STAGES.index("plan"),
+        "information": len(STAGES),
+        "heldout": len(STAGES),
         "chips": STAGES.index("store"),
         "bands": STAGES.index("samples"),
         "reading": STAGES.index("samples"),
