@@ -28,7 +28,8 @@ install: $(VENV)/run.stamp ## make .venv with geofm-sample in it
 dev: $(VENV)/dev.stamp ## make .venv with everything that development needs
 
 demo: $(VENV)/run.stamp ## sample the embedded archive into demo/ and print the path of the report
-	$(BIN)/geofm-sample --region demo --years 2022-2023 --samples 48 --out $(OUT)
+	$(BIN)/geofm-sample --region demo --years 2022-2023 --chip-size 64 --samples 96 \
+	  --heldout 0.2 --block-km 6 --buffer-km 0.5 --out $(OUT)
 
 test: $(VENV)/dev.stamp ## the fast tests
 	$(BIN)/python -m pytest -q
