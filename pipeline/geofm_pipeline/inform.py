@@ -14,15 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from geofm_pipeline.cog.source import ByteSource
-from geofm_pipeline.errors import InputError
 from geofm_pipeline.hls import fmask
 from geofm_pipeline.overview_measures import FINAL, MEASURED, OK, InformBatch, Informed, inform_batch
 from geofm_pipeline.scenes import SceneRef, scene_refs
 from geofm_pipeline.screening import MapTasks
+from geofm_pipeline.tile_cache import TileCache
 from geofm_sampling.tables import INFORMATION
 from geofm_sampling.unit import cells_per_side, unpack_units
 
@@ -76,7 +75,8 @@ class Informer:
         self.stats = InformStats()
         self._chip_size, self._rule, self._source, self._threads = chip_size, rule, source, threads
         self._map_tasks = map_tasks
-        self._folder = cache / f"{chip_size}px-rule{rule.byte}"
+        folder = cache / f"{chip_size}px-rule{rule.byte}"
+        self._cache = TileCache(folder, MEASURED, order=("unit", "granule_id"))
         self._scenes = scenes
         self._tables: dict[str, pa.Table] = {}
         self._causes: dict[int, str] = {}
@@ -170,7 +170,9 @@ class Informer:
         self.stats.requests += cost.requests + cost.opens
         self.stats.bytes_read += cost.bytes_requested
         self._tables[informed.tile] = pa.concat_tables([self._table(informed.tile), table])
-        self._write_cache(informed.tile)
+        known = self._tables[informed.tile]
+        final = pa.array([cause in FINAL for cause in known["cause"].to_pylist()], type=pa.bool_())
+        self._cache.write(informed.tile, known.filter(final))
 
     def _note(self, table: pa.Table) -> None:
         self._causes.update(zip(table["unit"].to_pylist(), table["cause"].to_pylist(), strict=True))
@@ -179,33 +181,9 @@ class Informer:
     def _table(self, tile: str) -> pa.Table:
         """MEASURED rows known of a tile; reads the cache the first time."""
         if tile not in self._tables:
-            self._tables[tile] = self._read_cache(tile)
+            self._tables[tile] = self._cache.read(tile)
             self.stats.units_cached += self._tables[tile].num_rows
         return self._tables[tile]
-
-    def _path(self, tile: str) -> Path:
-        return self._folder / f"{tile}.parquet"
-
-    def _read_cache(self, tile: str) -> pa.Table:
-        path = self._path(tile)
-        if not path.exists():
-            return MEASURED.schema().empty_table()
-        try:
-            with pq.ParquetFile(path) as file:
-                return MEASURED.check(file.read()).cast(MEASURED.schema())
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(
-                f"the information cache {path} cannot be read ({error}): delete this file, "
-                "and its overviews are read again"
-            ) from None
-
-    def _write_cache(self, tile: str) -> None:
-        table = self._tables[tile]
-        table = table.filter(pa.array([cause in FINAL for cause in table["cause"].to_pylist()], type=pa.bool_()))
-        self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / f".{tile}.parquet.tmp"
-        pq.write_table(table.sort_by([("unit", "ascending"), ("granule_id", "ascending")]), temporary)
-        temporary.replace(self._path(tile))
 
 
 def _index(table: pa.Table) -> dict[Key, int]:

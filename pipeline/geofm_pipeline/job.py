@@ -81,7 +81,8 @@ class _Job:
         return report
 
     def _stages(self, command: str) -> Path:
-        if not is_finished(self.space):
+        finished = is_finished(self.space)
+        if not finished:
             self.card.set("asked", self.config.design_fields())
         self.card.ran(command, dry_run=self.config.dry_run)
         self.card.set("versions", dict(versions()))
@@ -94,14 +95,14 @@ class _Job:
         ) as runner:
             with self._stage("plan"):
                 planned = make_plan(self.space, self.inputs, self.config, scenes, runner, self.progress, self.card)
-                self._project(planned, scenes)
+                self._project(planned, scenes, finished)
             if not self.config.dry_run:
-                self._finish(planned, scenes, runner)
+                self._finish(planned, scenes, runner, finished)
         return self._report()
 
-    def _finish(self, planned: Planned, scenes: pa.Table, runner: Runner) -> None:
+    def _finish(self, planned: Planned, scenes: pa.Table, runner: Runner, finished: bool) -> None:
         try:
-            if is_finished(self.space):
+            if finished:
                 self.progress.say("everything is written already")
             else:
                 self._carry_out(planned, scenes, runner)
@@ -111,9 +112,9 @@ class _Job:
             self.progress.say(f"report so far: {self._report()}")
             raise
 
-    def _project(self, planned: Planned, scenes: pa.Table) -> None:
+    def _project(self, planned: Planned, scenes: pa.Table, finished: bool) -> None:
         projection = project(planned.frame, planned.plan, scenes, self.config)
-        if not is_finished(self.space):
+        if not finished:
             self.card.set("projection", projection.as_dict())
         if self.config.dry_run:
             for line in projection.lines():

@@ -14,14 +14,13 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from geofm_pipeline.cog.source import ByteSource
-from geofm_pipeline.errors import InputError
 from geofm_pipeline.fmask_counts import COUNTS, OK, SCREENING, cell_matrix, screen_granules
 from geofm_pipeline.hls.fmask import DEFAULT_RULE, MaskRule
 from geofm_pipeline.scenes import SceneRef, scene_refs, sensing_days
+from geofm_pipeline.tile_cache import TileCache
 from geofm_sampling.tables import LOOK
 from geofm_sampling.unit import cells_per_side, unpack_units
 
@@ -104,7 +103,8 @@ class Screening:
         self.stats = ScreenStats()
         self._chip_size, self._rule, self._source, self._threads = chip_size, rule, source, threads
         self._map_tasks = map_tasks
-        self._folder = cache / f"{chip_size}px-rule{rule.byte}"
+        folder = cache / f"{chip_size}px-rule{rule.byte}"
+        self._cache = TileCache(folder, SCREENING, order=("date", "granule_id"))
         self._scenes, self._none = _by_tile(scenes), scenes.slice(0, 0)
         self._known: dict[str, dict[str, str]] = {}
         self._unread: dict[str, pa.Table] = {}
@@ -172,7 +172,7 @@ class Screening:
         """granule id → state of what is known of a tile; reads the cache the first time."""
         if tile not in self._known:
             ours = set(self._scenes_of(tile)["granule_id"].to_pylist())
-            table = self._read_cache(tile, ["granule_id", "state"])
+            table = self._cache.read(tile, ["granule_id", "state"])
             pairs = zip(table["granule_id"].to_pylist(), table["state"].to_pylist(), strict=True)
             self._known[tile] = {granule: state for granule, state in pairs if granule in ours}
             self.stats.granules_cached += len(self._known[tile])
@@ -201,43 +201,16 @@ class Screening:
         self._known[tile].update(zip(table["granule_id"].to_pylist(), table["state"].to_pylist(), strict=True))
         read = table.filter(_mask(table, "read", {True}))
         if read.num_rows:
-            self._write_cache(tile, pa.concat_tables([self._read_cache(tile), read]))
+            self._cache.write(tile, pa.concat_tables([self._cache.read(tile), read]))
         unread = table.filter(~_mask(table, "read", {True}))
         self._unread[tile] = pa.concat_tables([self._unread.get(tile, unread.slice(0, 0)), unread])
 
     def _table(self, tile: str, columns: list[str]) -> pa.Table:
         """What is known of a tile's granules that are in the SCENES table, each once."""
-        cached = self._read_cache(tile, columns)
+        cached = self._cache.read(tile, columns)
         unread = self._unread.get(tile, SCREENING.schema().empty_table()).select(cached.column_names)
         table = pa.concat_tables([cached, unread])
         return table.filter(_mask(table, "granule_id", self._states(tile)))
-
-    def _path(self, tile: str) -> Path:
-        return self._folder / f"{tile}.parquet"
-
-    def _read_cache(self, tile: str, columns: list[str] | None = None) -> pa.Table:
-        path = self._path(tile)
-        names = columns or list(SCREENING.columns)
-        if not path.exists():
-            return SCREENING.schema().empty_table().select(names)
-        try:
-            with pq.ParquetFile(path) as file:
-                SCREENING.check(file.schema_arrow.empty_table())
-                table = file.read(columns=names)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(
-                f"the screening cache {path} cannot be read ({error}): delete this file, "
-                "and its granules are read again"
-            ) from None
-        return table.select(names).cast(pa.schema([SCREENING.schema().field(name) for name in names]))
-
-    def _write_cache(self, tile: str, table: pa.Table) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / f".{tile}.parquet.tmp"
-        pq.write_table(
-            table.sort_by([("date", "ascending"), ("granule_id", "ascending")]), temporary, compression="zstd"
-        )
-        temporary.replace(self._path(tile))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ on real pixels that covered more and erred less than a draw along a curve, and s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -26,7 +25,7 @@ from geofm_sampling.master import stratum_order
 from geofm_sampling.pivotal import ordered_pivotal
 from geofm_sampling.plan import PlanRecord
 from geofm_sampling.probabilities import capped_probabilities
-from geofm_sampling.settling import SecondPhase, Settled
+from geofm_sampling.settling import Known, SecondPhase, Settled
 from geofm_sampling.similarity import near_duplicates, novelty
 from geofm_sampling.sizes import feasible_floor, plan_power
 from geofm_sampling.tables import INFORMATION
@@ -34,19 +33,6 @@ from geofm_sampling.tables import INFORMATION
 Inform = Callable[[NDArray[np.uint64], pa.Array], pa.Table]
 """Given ascending unit ids and one granule id for each (its clearest in the anchor season), returns their INFORMATION
 rows in that order. Must depend on its arguments only."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Known:
-    """Per-unit information of phase 1, shape (n,) each."""
-
-    entropy: NDArray[np.float32]
-    descriptor: pa.Array
-    duplicates: NDArray[np.float32]
-    novelty: NDArray[np.float32]
-    size: NDArray[np.float64]
-    descriptors: NDArray[np.float32]
-    """Shape (n, D), NaN where there is none; D = 0 without information."""
 
 
 def second_phase(
@@ -78,11 +64,7 @@ def second_phase(
     weight = settled.observable.astype(np.float64) if record.design.draw == "random" else known.size
     drawn = _draw(settled, record, counts, weight, known.descriptors, probability)
     return SecondPhase(
-        entropy=known.entropy,
-        descriptor=known.descriptor,
-        duplicates=known.duplicates,
-        novelty=known.novelty,
-        size=known.size,
+        known=known,
         probability=probability,
         drawn=drawn,
         spread=s,
@@ -95,9 +77,9 @@ def _uses_spread(design: Design) -> bool:
     return design.allocation == "neyman" or (design.allocation == "power" and design.spread)
 
 
-def _equal(settled: Settled) -> _Known:
+def _equal(settled: Settled) -> Known:
     count = settled.unit.size
-    return _Known(
+    return Known(
         entropy=np.full(count, np.nan, dtype=np.float32),
         descriptor=pa.array([[]] * count, pa.list_(pa.float32())),
         duplicates=np.full(count, np.nan, dtype=np.float32),
@@ -107,7 +89,7 @@ def _equal(settled: Settled) -> _Known:
     )
 
 
-def _informed(settled: Settled, record: PlanRecord, inform: Inform, existing: NDArray[np.float32] | None) -> _Known:
+def _informed(settled: Settled, record: PlanRecord, inform: Inform, existing: NDArray[np.float32] | None) -> Known:
     """Sizes of the observable training units by what their overviews show; equal sizes for held-out ones."""
     plain = _equal(settled)
     rows = np.flatnonzero(settled.observable & (settled.split == 0))
@@ -120,8 +102,10 @@ def _informed(settled: Settled, record: PlanRecord, inform: Inform, existing: ND
     entropy, group = found["entropy"].to_numpy(), settled.group[rows]
     lists = found["descriptor"].combine_chunks()
     descriptor, measured = descriptor_matrix(lists)
+    # Look-alikes are counted in the ground of the split, not of all splits: without the chance of the split.
+    share = settled.looked_share(record)[rows]
     duplicates = np.full(rows.size, np.nan)
-    duplicates[measured] = near_duplicates(descriptor, group[measured], _looked_share(settled, record)[rows][measured])
+    duplicates[measured] = near_duplicates(descriptor, group[measured], share[measured])
     fresh = np.ones(rows.size)
     if existing is not None and existing.size:
         fresh[measured] = novelty(descriptor, existing)
@@ -129,7 +113,7 @@ def _informed(settled: Settled, record: PlanRecord, inform: Inform, existing: ND
     weight = sizes(entropy**design.entropy, duplicates, fresh, design.novelty, group)
     matrix = np.full((settled.unit.size, descriptor.shape[1]), np.nan, dtype=np.float32)
     matrix[rows[measured]] = descriptor
-    return _Known(
+    return Known(
         entropy=_placed(plain.entropy, rows, entropy),
         descriptor=_placed_lists(lists, rows, settled.unit.size),
         duplicates=_placed(plain.duplicates, rows, duplicates),
@@ -137,11 +121,6 @@ def _informed(settled: Settled, record: PlanRecord, inform: Inform, existing: ND
         size=_placed(plain.size, rows, weight),
         descriptors=matrix,
     )
-
-
-def _looked_share(settled: Settled, record: PlanRecord) -> NDArray[np.float64]:
-    """k / N of each unit's group, shape (n,): look-alikes are counted in the ground of the split, not of all splits."""
-    return settled.pi1(record) / settled.chance
 
 
 def clearest_granules(settled: Settled, rows: NDArray[np.int64]) -> pa.Array:
@@ -264,7 +243,7 @@ def _coordinates(settled: Settled, part: NDArray[np.int64], descriptors: NDArray
     return np.concatenate([shown, ground], axis=1)
 
 
-def _said(settled: Settled, known: _Known) -> tuple[str, ...]:
+def _said(settled: Settled, known: Known) -> tuple[str, ...]:
     asked = settled.observable & (settled.split == 0)
     blind = int(np.isnan(known.entropy[asked]).sum())
     if not blind:

@@ -48,8 +48,12 @@ class Settled:
 
     def pi1(self, record: PlanRecord) -> NDArray[np.float64]:
         """First-phase inclusion probabilities P(split) · k / N, shape (n,)."""
+        return self.chance * self.looked_share(record)
+
+    def looked_share(self, record: PlanRecord) -> NDArray[np.float64]:
+        """k / N of each unit's group, shape (n,)."""
         looked = np.bincount(self.group, minlength=record.frame_units.size)
-        return np.asarray(self.chance * (looked / np.maximum(record.frame_units, 1))[self.group])
+        return np.asarray((looked / np.maximum(record.frame_units, 1))[self.group])
 
     def candidates(self, rows: NDArray[np.int64]) -> tuple[Candidates, pa.Array]:
         """Clear granules of observable units, owner = position in `rows`, and their granule ids."""
@@ -59,17 +63,27 @@ class Settled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecondPhase:
-    """What phase 2 knows of the units of phase 1 and whom it drew; per-unit fields have shape (n,)."""
+class Known:
+    """What phase 2 knows of the units of phase 1; every field has shape (n,) or (n, D)."""
 
     entropy: NDArray[np.float32]
     """Spectral entropy, bits; NaN where it was not measured."""
     descriptor: pa.Array
     """List of float32 per unit, empty where it was not measured."""
+    descriptors: NDArray[np.float32]
+    """The same as a matrix, NaN where it was not measured; D = 0 without information."""
     duplicates: NDArray[np.float32]
+    """Estimated look-alikes in the group's frame, or NaN."""
     novelty: NDArray[np.float32]
     size: NDArray[np.float64]
     """Relative chance within the group, 1 on average over its observable units; 0 for the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondPhase:
+    """What phase 2 knew, and whom it drew with which probability."""
+
+    known: Known
     probability: NDArray[np.float64]
     """π₂ given phase 1, 0 for units that are not observable."""
     drawn: NDArray[np.int64]
@@ -114,11 +128,11 @@ def response_table(settled: Settled, second: SecondPhase, record: PlanRecord) ->
                 "dates_seen": settled.column("dates_seen").astype(np.int16),
                 "dates_feasible": settled.column("dates_feasible").astype(np.int16),
                 "clear_best": settled.column("clear_best").astype(np.float32),
-                "entropy": second.entropy,
-                "descriptor": second.descriptor,
-                "duplicates": second.duplicates,
-                "novelty": second.novelty,
-                "size": second.size.astype(np.float32),
+                "entropy": second.known.entropy,
+                "descriptor": second.known.descriptor,
+                "duplicates": second.known.duplicates,
+                "novelty": second.known.novelty,
+                "size": second.known.size.astype(np.float32),
                 "granules": pa.ListArray.from_arrays(offsets, dates.granule),
                 "dates": pa.ListArray.from_arrays(offsets, pa.array(dates.date)),
                 "clear": pa.ListArray.from_arrays(offsets, pa.array(dates.clear)),
