@@ -2,7 +2,7 @@
 
 Workers make one file per tile in `work/cells`; this process keeps a small record of each. A run that was stopped
 continues with the tiles that are missing. The table at the end is read tile by tile into a file that memory maps, so
-this process never holds it: 4 million cells of a whole Earth at 256 px are 0.8 GB on the disk.
+this process never holds it: 165 bytes a cell with land cover and weather (824,005 cells were 136 MB).
 """
 
 from __future__ import annotations
