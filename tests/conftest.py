@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["archive_fixtures"]
+pytest_plugins = ["archive_fixtures", "nasa_fixtures"]
 
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")

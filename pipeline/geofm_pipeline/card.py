@@ -11,6 +11,7 @@ One section per stage, written as soon as the stage is done, so that an interrup
 - `screening`: granules read, bytes, granules refused with their cause
 - `response`: looked at, observable, drawn; units by state; the strata table
 - `read`: requests and bytes, wanted and wasted; `store`: samples, bytes, tombstones with cause, band statistics
+- `access`: how archives were reached, and by stage the requests, those repeated and reads given up, by cause
 - `verify`: what verification found; `said`: every sentence that the run told the user; `seconds`: per stage
 """
 
@@ -22,6 +23,7 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.workspace import write_text
 
 _PACKAGES = ("geofm", "numpy", "pyarrow", "zarr", "numcodecs", "rasterio", "dask", "distributed", "xarray", "scipy")
@@ -61,6 +63,16 @@ class Card:
             return False
         self.set("said", [*sentences, sentence])
         return True
+
+    def reached(self, stage: str, tally: Tally, *, whole: bool = False) -> None:
+        """Count what a stage's reads took; a continued stage adds up, unless `tally` is already of the whole stage."""
+        section = self.section("access")
+        found = section.get("stages")
+        stages = dict(found) if isinstance(found, Mapping) else {}
+        before = Tally() if whole else Tally.from_dict(stages.get(stage, {}))
+        total = before + tally
+        if total.requests or total.failures:
+            self.set("access", {**section, "stages": {**stages, stage: total.as_dict()}})
 
     def took(self, stage: str, seconds: float) -> None:
         """Note how long a stage took; a continued stage adds up."""

@@ -5,13 +5,14 @@ Axes everywhere: T dates ascending, B bands in the order of BANDS, H rows from t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.errors import BlockReadError
 from geofm_pipeline.scenes import SceneRef
 
@@ -64,8 +65,8 @@ class ReadStats:
     """All bytes asked for, headers included."""
     bytes_needed: int = 0
     """Compressed bytes of the blocks that hold at least one wanted pixel, each counted once per chip band and date."""
-    retries: int = 0
-    """Requests repeated after transient faults."""
+    tally: Tally = field(default_factory=Tally)
+    """What it took: requests sent, those repeated and reads given up, by cause."""
     seconds: float = field(default=0.0, compare=False)
     """Time the consumer of the chips waited for them."""
 
@@ -75,9 +76,21 @@ class ReadStats:
             opens=self.opens + other.opens,
             bytes_requested=self.bytes_requested + other.bytes_requested,
             bytes_needed=self.bytes_needed + other.bytes_needed,
-            retries=self.retries + other.retries,
+            tally=self.tally + other.tally,
             seconds=self.seconds + other.seconds,
         )
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {**vars(self), "tally": self.tally.as_dict()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, object]) -> ReadStats:
+        """Inverse of :meth:`as_dict`."""
+        tally = record.get("tally")
+        counts = {name: int(str(record[name])) for name in ("requests", "opens", "bytes_requested", "bytes_needed")}
+        known = Tally.from_dict(tally) if isinstance(tally, Mapping) else Tally()
+        return cls(**counts, tally=known, seconds=float(str(record["seconds"])))
 
 
 class ChipReader(Protocol):

@@ -44,6 +44,8 @@ def _dispatch(argv: list[str], progress: Progress) -> int:
             return commands.report(rest, progress)
         case "estimate":
             return commands.estimate(rest, progress)
+        case "login-check":
+            return commands.login_check(rest, progress)
         case "simulate":
             return commands.simulate(rest, progress)
     config = parse_options(argv or ["--help"])

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from geofm_pipeline.access.settings import Reading
 from geofm_pipeline.card import versions
 from geofm_pipeline.errors import BlockReadError, ClusterError
 
@@ -80,18 +81,27 @@ def _patiently(task: Callable[[A], R], argument: A) -> R:
         try:
             return task(argument)
         except BlockReadError as error:
-            if not error.transient:
+            if not error.worth_repeating:
                 raise
     return task(argument)
 
 
 @contextlib.contextmanager
-def open_runner(*, workers: int | None, scheduler: str | None, scratch: Path) -> Iterator[Runner]:
-    """The Runner that the options ask for; a local cluster is closed at the end, a foreign scheduler left alone."""
+def open_runner(
+    *, workers: int | None, scheduler: str | None, scratch: Path, reading: Reading | None = None
+) -> Iterator[Runner]:
+    """The Runner that the options ask for; a local cluster is closed at the end, a foreign scheduler left alone.
+
+    With `reading` every worker logs in before its first task, and all share one limit of requests per host.
+    """
     if scheduler is None and workers == 0:
         yield InProcess()
         return
     with _client(workers or os.cpu_count() or 1, scheduler, scratch) as client:
+        if reading is not None:
+            from geofm_pipeline.worker_plugins import prepare_workers
+
+            prepare_workers(client, reading)
         yield DaskRunner(client)
 
 
@@ -243,7 +253,7 @@ class DaskRunner:
                     dead.append(position)
                 except BlockReadError as error:
                     tries[position] += 1
-                    if not error.transient or tries[position] > TRANSIENT_RETRIES:
+                    if not error.worth_repeating or tries[position] > TRANSIENT_RETRIES:
                         raise
                     pool.add(submit(position))
                     continue

@@ -124,6 +124,27 @@ def simulate(argv: Sequence[str], progress: Progress) -> int:
     return 0
 
 
+def login_check(argv: Sequence[str], progress: Progress) -> int:
+    """`geofm-sample login-check`: log in, read sixteen kilobytes of one protected file, say what is wrong."""
+    from geofm_pipeline.access.login_check import check_login
+    from geofm_pipeline.access.services import load_services
+    from geofm_pipeline.access.settings import Access
+
+    parser = _Parser(
+        prog=f"{PROGRAM} login-check",
+        description="Check on this machine that NASA's protected files can be read: credentials, login, a byte range "
+        "of one file over https and, in Amazon's region us-west-2, by S3. Says what is wrong, never a secret.",
+        epilog="docs/access.md says how to get an account and what each message means.",
+    )
+    parser.add_argument("--href", help="the file to read instead of the built-in one")
+    parser.add_argument("--services", type=Path, metavar="FILE", help="YAML file with addresses of services")
+    parser.add_argument("--access", choices=("auto", "https", "s3"), default="auto", help="as in the runs to come")
+    options = parser.parse_args(argv)
+    access = Access(services=load_services(options.services), route=options.access)
+    check_login(access, href=options.href, say=progress.say)
+    return 0
+
+
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from geofm_pipeline.access.services import load_services
+from geofm_pipeline.access.settings import Access
 from geofm_pipeline.errors import InputError
 from geofm_pipeline.years import parse_years
 from geofm_sampling.unit import CHIP_SIZES
@@ -16,6 +18,11 @@ from geofm_sampling.unit import CHIP_SIZES
 RAKED = ("land_cover", "climate", "season", "year", "tile")
 """Margins that weights can be raked to: columns of the frame."""
 DEFAULT_SAMPLES = 1024
+_MACHINE = frozenset(
+    {"out", "workers", "scheduler", "max_bytes", "dry_run", "extend"}
+    | {"access", "in_flight", "requests_per_second", "timeout", "attempts", "services", "refresh"}
+)
+"""Options that decide how a run works, and nothing of what it writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +36,13 @@ class SampleConfig:
     out: Path | None = None
     """Dataset folder; default geofm-<region>-<years> in the current folder. A second run continues it."""
     catalog: str | None = None
-    """STAC catalogue or ItemCollection (path or URL), STAC GeoParquet (path) or STAC API URL; the demo has its own."""
+    """auto (default), geoparquet, cmr, cmr-stac, planetary-computer, a STAC API URL, or a catalogue (path or URL)."""
     land_cover: str | None = None
-    """Land-cover raster, folder of rasters, NetCDF or Zarr (path or URL); the demo has its own."""
+    """worldcover (default with NASA's catalogues), io-lulc, none, or a raster, folder, NetCDF or Zarr (path or URL)."""
     land_cover_legend: Literal["worldcover", "io-lulc", "none"] | None = None
     """Legend of the land-cover map where it cannot be told; none names classes by their codes."""
     weather: str | None = None
-    """Monthly temperature and precipitation, NetCDF or Zarr (path or URL, or two by a comma); the demo has its own."""
+    """terraclimate (default with NASA's catalogues), arco-era5, era5-land, none, or NetCDF or Zarr (path or URL)."""
     strata: str = "land_cover,climate,season"
     """Factors of the strata, with commas; FILE:ATTRIBUTE adds a vector layer (e.g. ecoregions.json:BIOME_NAME)."""
     samples: int | None = None
@@ -96,6 +103,20 @@ class SampleConfig:
     """Worker processes of the local Dask cluster; default the number of cores, 0 runs inside this process."""
     scheduler: str | None = None
     """Address of a Dask scheduler to use instead of a local cluster, e.g. tcp://10.0.0.1:8786."""
+    access: Literal["auto", "https", "s3"] = "auto"
+    """How NASA's protected files are read: https with the login's token, s3 with temporary keys, auto by the region."""
+    in_flight: int = 64
+    """Requests at once per worker process, for archives behind a network."""
+    requests_per_second: float = 200.0
+    """Most requests per second to one host, of all workers together."""
+    timeout: float = 120.0
+    """Seconds after which a request without a whole answer is given up and tried again."""
+    attempts: int = 10
+    """Tries per request; waits between them double, about four minutes in all for ten."""
+    services: Path | None = None
+    """YAML file with addresses of services in place of the built-in ones (docs/access.md)."""
+    refresh: bool = False
+    """Search the catalogue again instead of using what an equal search found before."""
     max_bytes: str | None = None
     """Refuse to start if more than this would be read or written, e.g. 200GB."""
     dry_run: bool = False
@@ -118,6 +139,7 @@ class SampleConfig:
             (self.chip_size in CHIP_SIZES, f"--chip-size {self.chip_size} must be one of {CHIP_SIZES} pixels"),
             (0 < self.min_clear <= 1, f"--min-clear {self.min_clear} must be a share above 0 and up to 1"),
             *self._design_rules(),
+            *self._access_rules(),
             (self.group_shards >= 1, f"--group-shards {self.group_shards} must be at least 1"),
             (self.workers is None or self.workers >= 0, f"--workers {self.workers} must be 0 or more"),
             (
@@ -130,6 +152,17 @@ class SampleConfig:
             raise InputError("; ".join(broken))
         parse_bytes(self.max_bytes, option="--max-bytes")
         parse_bytes(self.budget, option="--budget")
+
+    def _access_rules(self) -> tuple[tuple[bool, str], ...]:
+        return (
+            (1 <= self.in_flight <= 1024, f"--in-flight {self.in_flight} must lie in 1 to 1024"),
+            (
+                0 < self.requests_per_second <= 100_000,
+                f"--requests-per-second {self.requests_per_second} must lie above 0 and up to 100,000",
+            ),
+            (0 < self.timeout <= 3600, f"--timeout {self.timeout} must lie above 0 and up to 3600 seconds"),
+            (1 <= self.attempts <= 100, f"--attempts {self.attempts} must lie in 1 to 100"),
+        )
 
     def _design_rules(self) -> tuple[tuple[bool, str], ...]:
         unknown = [word for word in self.raked if word not in RAKED]
@@ -173,9 +206,19 @@ class SampleConfig:
 
     def design_fields(self) -> dict[str, object]:
         """The options that decide what is in the store; the machine's options are left out."""
-        machine = {"out", "workers", "scheduler", "max_bytes", "dry_run", "extend"}
-        fields = {name: value for name, value in asdict(self).items() if name not in machine}
+        fields = {name: value for name, value in asdict(self).items() if name not in _MACHINE}
         return {**fields, "years": str(parse_years(self.years))}
+
+    def reach(self) -> Access:
+        """How archives are reached; raises InputError when --services is wrong."""
+        return Access(
+            services=load_services(self.services),
+            route=self.access,
+            in_flight=self.in_flight,
+            requests_per_second=self.requests_per_second,
+            timeout_s=self.timeout,
+            attempts=self.attempts,
+        )
 
     @property
     def processes(self) -> int:

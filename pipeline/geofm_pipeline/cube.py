@@ -17,10 +17,10 @@ import stackstac
 import xarray as xr
 from numpy.typing import NDArray
 
+from geofm_pipeline.access.source import ArchiveSource, ByteSource
 from geofm_pipeline.chips import ReadStats
 from geofm_pipeline.cog.band import pixel_rule
 from geofm_pipeline.cog.reader import WindowReader
-from geofm_pipeline.cog.source import ArchiveSource, ByteSource
 from geofm_pipeline.errors import InputError
 from geofm_pipeline.hls.bands import BANDS, BLOCK, FMASK, PIXEL_M
 from geofm_pipeline.hls.granule import GranuleId

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from geofm_pipeline.access.faults import OF_THE_LOGIN, Fault
+
 
 class GeofmError(Exception):
     """Base of all errors with a remedy."""
@@ -57,6 +59,12 @@ class ClusterError(GeofmError):
     exit_code = 8
 
 
+class LoginError(GeofmError):
+    """NASA Earthdata login, or what it needs, failed; the message says what is wrong and what to do."""
+
+    exit_code = 9
+
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count SIGINT."""
 
@@ -71,21 +79,35 @@ class BlockReadError(ArchiveError):
     cause : what is wrong, in words a user understands
     transient : whether the same read may succeed later (time-out, 5xx, a failed login): then the run stops; permanent
         faults become a recorded state
+    fault : the kind, where fetching bytes failed
     """
 
     def __init__(
-        self, *, granule: str, band: str, cause: str, block: tuple[int, int] | None = None, transient: bool = False
+        self,
+        *,
+        granule: str,
+        band: str,
+        cause: str,
+        block: tuple[int, int] | None = None,
+        transient: bool = False,
+        fault: Fault | None = None,
     ) -> None:
         where = f" block (row {block[0]}, column {block[1]})" if block is not None else ""
         super().__init__(f"{granule} {band}{where}: {cause}")
         self.granule, self.band, self.block, self.cause, self.transient = granule, band, block, cause, transient
+        self.fault = fault
+
+    @property
+    def worth_repeating(self) -> bool:
+        """Whether the same task may succeed at once; a refused login would only be refused again."""
+        return self.transient and self.fault not in OF_THE_LOGIN
 
     def __reduce__(self) -> tuple[object, ...]:
         """Exceptions travel between Dask workers by pickle, which cannot guess keyword-only arguments."""
-        return (_rebuild_block_read_error, (self.granule, self.band, self.cause, self.block, self.transient))
+        return (_rebuild, (self.granule, self.band, self.cause, self.block, self.transient, self.fault))
 
 
-def _rebuild_block_read_error(
-    granule: str, band: str, cause: str, block: tuple[int, int] | None, transient: bool
+def _rebuild(
+    granule: str, band: str, cause: str, block: tuple[int, int] | None, transient: bool, fault: Fault | None
 ) -> BlockReadError:
-    return BlockReadError(granule=granule, band=band, cause=cause, block=block, transient=transient)
+    return BlockReadError(granule=granule, band=band, cause=cause, block=block, transient=transient, fault=fault)

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geofm_pipeline.cog.band import decode_whole, read_whole
-from geofm_pipeline.cog.source import ArchiveSource, ByteSource
+from geofm_pipeline.access.source import ArchiveSource, ByteSource, reading_threads
+from geofm_pipeline.cog.band import decode_whole, doubted, read_whole
 from geofm_pipeline.errors import BlockReadError
 from geofm_pipeline.hls import fmask
 from geofm_pipeline.hls.bands import BLOCK, FMASK
@@ -29,6 +29,8 @@ OK = "ok"
 COUNTS = ("data", "clear", "snow", "water")
 """The per-cell columns, see :data:`SCREENING`."""
 _CELLS = pa.list_(pa.uint32())
+COUNTERS = 4
+"""Threads that count, with 30 MB each: many more may be waiting for the network, and each would keep its memory."""
 
 SCREENING = TableContract(
     name="screening",
@@ -78,14 +80,12 @@ def screen_granule(
     """
     row = partial(ScreenRow, granule_id=scene.granule_id, tile=tile, date=scene.date)
     try:
-        file, data = read_whole(source, scene, FMASK)
-        pixels = decode_whole(file, data).view(np.uint8)
+        size, whole, cells = doubted(source, scene.fmask, lambda: _counts(source, scene, chip_size))
     except BlockReadError as error:
         if error.transient:
             raise
         return row(state=str(error.cause), read=False)
-    whole, cells = cell_code_counts(pixels, chip_size)
-    measured = partial(row, read=True, bytes=len(data), spatial_coverage=fmask.spatial_coverage_of(whole))
+    measured = partial(row, read=True, bytes=size, spatial_coverage=fmask.spatial_coverage_of(whole))
     impossible = fmask.impossible_share_of(whole)
     if impossible > 0:
         return measured(
@@ -100,6 +100,18 @@ def screen_granule(
     )
 
 
+def _counts(source: ByteSource, scene: SceneRef, chip_size: int) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+    """(bytes of the file, code counts of the whole image, of each cell)."""
+    file, data = read_whole(source, scene, FMASK)
+    counted = _counters().submit(lambda: cell_code_counts(decode_whole(file, data).view(np.uint8), chip_size))
+    return len(data), *counted.result()
+
+
+@cache
+def _counters() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(COUNTERS, thread_name_prefix="geofm-count")
+
+
 def screen_granules(
     scenes: Sequence[SceneRef],
     *,
@@ -110,8 +122,9 @@ def screen_granules(
     threads: int = 4,
 ) -> pa.Table:
     """SCREENING rows of granules of one tile, in their order, `threads` reads at a time."""
-    screen = partial(screen_granule, tile=tile, chip_size=chip_size, rule=rule, source=source or ArchiveSource())
-    with ThreadPoolExecutor(threads, thread_name_prefix="geofm-screen") as pool:
+    source = source or ArchiveSource()
+    screen = partial(screen_granule, tile=tile, chip_size=chip_size, rule=rule, source=source)
+    with reading_threads(source, threads, "screen") as pool:
         return rows_table(pool.map(screen, scenes))
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geofm_pipeline.cog.source import ByteSource
+from geofm_pipeline.access.source import ArchiveSource, ByteSource
+from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.hls import fmask
 from geofm_pipeline.overview_measures import FINAL, MEASURED, OK, InformBatch, Informed, inform_batch
 from geofm_pipeline.scenes import SceneRef, scene_refs
@@ -44,6 +45,7 @@ class InformStats:
     bytes_read: int = 0
     without_information: int = 0
     """Units whose entropy is NaN."""
+    tally: Tally = field(default_factory=Tally)
 
 
 class Informer:
@@ -55,8 +57,8 @@ class Informer:
     cache : folder of what was measured, one file per tile below a folder per chip size and mask rule
     chip_size : edge of a cell in pixels
     rule : which Fmask bits make a pixel unusable
-    source : where hrefs are read, picklable; local files and http(s) by default
-    threads : reads in flight per task
+    source : where hrefs are read, picklable; with the usual settings by default
+    threads : granules read at once per task from local files
     map_tasks : runs tasks; one after the other in this process by default
     """
 
@@ -73,7 +75,8 @@ class Informer:
     ) -> None:
         cells_per_side(chip_size)
         self.stats = InformStats()
-        self._chip_size, self._rule, self._source, self._threads = chip_size, rule, source, threads
+        self._chip_size, self._rule, self._threads = chip_size, rule, threads
+        self._source = source or ArchiveSource()
         self._map_tasks = map_tasks
         folder = cache / f"{chip_size}px-rule{rule.byte}"
         self._cache = TileCache(folder, MEASURED, order=("unit", "granule_id"))
@@ -109,7 +112,8 @@ class Informer:
     def facts(self) -> dict[str, object]:
         """What information cost in this run, and how many units have none for which cause; for the card."""
         causes = Counter(cause for cause in self._causes.values() if cause != OK)
-        return {**vars(self.stats), "causes": dict(causes.most_common())}
+        stats = {**vars(self.stats), "tally": self.stats.tally.as_dict()}
+        return {**stats, "causes": dict(causes.most_common())}
 
     def _check(self, units: NDArray[np.uint64], granule_ids: Sequence[str]) -> list[str]:
         """Tile of each unit; ValueError where units and granules do not fit."""
@@ -169,6 +173,7 @@ class Informer:
         self.stats.units_read += table.num_rows
         self.stats.requests += cost.requests + cost.opens
         self.stats.bytes_read += cost.bytes_requested
+        self.stats.tally = self.stats.tally + cost.tally
         self._tables[informed.tile] = pa.concat_tables([self._table(informed.tile), table])
         known = self._tables[informed.tile]
         final = pa.array([cause in FINAL for cause in known["cause"].to_pylist()], type=pa.bool_())

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 
+from geofm_pipeline.access.faults import OF_THE_LOGIN
+from geofm_pipeline.access.services import changed_fields
+from geofm_pipeline.access.settings import Access, Reading
+from geofm_pipeline.access.transport import needs_earthdata
 from geofm_pipeline.card import Card, versions
 from geofm_pipeline.cluster import Runner, check_address
 from geofm_pipeline.config import SampleConfig, default_out
 from geofm_pipeline.dataset import verify_dataset
-from geofm_pipeline.errors import GeofmError, InputError, ResourceError
-from geofm_pipeline.lazy_runner import lazy_runner
+from geofm_pipeline.errors import BlockReadError, GeofmError, InputError, LoginError, ResourceError
+from geofm_pipeline.lazy_runner import LazyRunner, lazy_runner
 from geofm_pipeline.progress import Progress, human_bytes
 from geofm_pipeline.runlog import RunLog
 from geofm_pipeline.stages.inputs import Inputs, resolve_inputs
@@ -41,13 +45,14 @@ def run_job(config: SampleConfig, *, progress: Progress, command: str) -> Path:
     if config.scheduler is not None:
         check_address(config.scheduler)
     check_existing(config)
-    inputs = resolve_inputs(config, progress)
+    access = config.reach()
+    inputs = resolve_inputs(config, access, progress)
     # Absolute, since workers may run in another folder.
     root = (config.out or default_out(config, str(inputs.years))).absolute()
     _make_parent(root)
     with writer_lock(root):
         space = open_wave(root, design=config.design_fields(), digest=config.digest(), extend=config.extend)
-        return _Job(config, inputs, space, progress).run(command)
+        return _Job(config, access, inputs, space, progress).run(command)
 
 
 def _make_parent(root: Path) -> None:
@@ -61,8 +66,10 @@ def _make_parent(root: Path) -> None:
 class _Job:
     """One run in one folder."""
 
-    def __init__(self, config: SampleConfig, inputs: Inputs, space: Workspace, progress: Progress) -> None:
-        self.config, self.inputs, self.space, self.progress = config, inputs, space, progress
+    def __init__(
+        self, config: SampleConfig, access: Access, inputs: Inputs, space: Workspace, progress: Progress
+    ) -> None:
+        self.config, self.access, self.inputs, self.space, self.progress = config, access, inputs, space, progress
         self.card = Card(space.card)
         self.log = RunLog(space.log)
 
@@ -72,6 +79,11 @@ class _Job:
         self.log.write("start", command)
         try:
             report = self._stages(command)
+        except BlockReadError as error:
+            self.log.write("failed", str(error))
+            if error.fault in OF_THE_LOGIN:  # a user's matter, with an exit code of its own
+                raise LoginError(str(error)) from None
+            raise
         except BaseException as error:  # Ctrl-C is an end worth noting, too
             self.log.write("failed", f"{type(error).__name__}: {error}")
             raise
@@ -87,18 +99,38 @@ class _Job:
         self.card.ran(command, dry_run=self.config.dry_run)
         self.card.set("versions", dict(versions()))
         with self._stage("search"):
-            scenes = search(self.space, self.inputs, self.progress, self.card)
-        scratch = self.space.work / "dask"
-        where = self.config
-        with lazy_runner(
-            workers=where.workers, scheduler=where.scheduler, scratch=scratch, said=self.progress.say
-        ) as runner:
+            scenes = search(self.space, self.inputs, self.access, self.config.refresh, self.progress, self.card)
+        with self._runner(scenes) as runner:
             with self._stage("plan"):
                 planned = make_plan(self.space, self.inputs, self.config, scenes, runner, self.progress, self.card)
                 self._project(planned, scenes, finished)
             if not self.config.dry_run:
                 self._finish(planned, scenes, runner, finished)
         return self._report()
+
+    def _runner(self, scenes: pa.Table) -> AbstractContextManager[LazyRunner]:
+        """Where tasks run; workers log in first where the files need it."""
+        templates = set(scenes["href_template"].to_pylist())
+        reading = Reading(access=self.access, login=any(needs_earthdata(self.access, href) for href in templates))
+        self._note_access(reading)
+        return lazy_runner(
+            workers=self.config.workers,
+            scheduler=self.config.scheduler,
+            scratch=self.space.work / "dask",
+            said=self.progress.say,
+            reading=reading,
+        )
+
+    def _note_access(self, reading: Reading) -> None:
+        access = self.access
+        facts = {
+            "route": access.route,
+            "in_flight": access.in_flight,
+            "requests_per_second": access.requests_per_second,
+            "login": reading.login,
+            "services_changed": changed_fields(access.services),
+        }
+        self.card.set("access", {**self.card.section("access"), **facts})
 
     def _finish(self, planned: Planned, scenes: pa.Table, runner: Runner, finished: bool) -> None:
         try:
@@ -137,7 +169,7 @@ class _Job:
         spec = self._spec(planned, responded)
         create(self.space.store, spec)
         remove_leftovers(self.space.parts)
-        write(self.space.store, spec, self.space.parts, requests, runner, self.progress)
+        write(self.space.store, spec, self.space.parts, requests, self.access, runner, self.progress)
         chips = [request.chip for request in requests]
         summary = publish(self.space, self.config, spec, planned, responded, chips, self.progress, self.card)
         self.progress.say(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from geofm_pipeline.access.settings import Reading
 from geofm_pipeline.cluster import A, R, Runner, open_runner
 
 
@@ -15,6 +16,7 @@ class _Options:
     workers: int | None
     scheduler: str | None
     scratch: Path
+    reading: Reading | None
 
 
 class LazyRunner:
@@ -42,7 +44,9 @@ class LazyRunner:
     def _start(self) -> Runner:
         if self._started is None:
             options = self._options
-            opened = open_runner(workers=options.workers, scheduler=options.scheduler, scratch=options.scratch)
+            opened = open_runner(
+                workers=options.workers, scheduler=options.scheduler, scratch=options.scratch, reading=options.reading
+            )
             self._started = self._stack.enter_context(opened)
             if self._started.dashboard:
                 self._said(f"dask: {self._started.workers} worker threads, dashboard {self._started.dashboard}")
@@ -51,9 +55,14 @@ class LazyRunner:
 
 @contextlib.contextmanager
 def lazy_runner(
-    *, workers: int | None, scheduler: str | None, scratch: Path, said: Callable[[str], None]
+    *,
+    workers: int | None,
+    scheduler: str | None,
+    scratch: Path,
+    said: Callable[[str], None],
+    reading: Reading | None = None,
 ) -> Iterator[LazyRunner]:
     """Like :func:`geofm_pipeline.cluster.open_runner`, opened when the first task comes; `said` is told where."""
-    options = _Options(workers=workers, scheduler=scheduler, scratch=scratch)
+    options = _Options(workers=workers, scheduler=scheduler, scratch=scratch, reading=reading)
     with contextlib.ExitStack() as stack:
         yield LazyRunner(stack, options, said)

@@ -53,8 +53,11 @@ _SOURCES = ("catalog", "land_cover", *_LISTS)
 
 
 def absolute_sources(values: Mapping[str, object]) -> dict[str, str]:
-    """Options that name local files, with absolute paths: workers and later runs elsewhere mean the same files."""
-    found = {name: str(values[name]) for name in _SOURCES if values.get(name)}
+    """Options that name local files, with absolute paths: workers and later runs elsewhere mean the same files.
+
+    Words that name a source stay as they are; `./worldcover` is the folder of that name.
+    """
+    found = {name: str(values[name]) for name in _SOURCES if values.get(name) and values[name] not in _words(name)}
     result = {name: _absolute(text) for name, text in found.items() if name not in _LISTS}
     for name in set(found) & set(_LISTS):
         whole = Path(found[name]).expanduser()
@@ -65,6 +68,16 @@ def absolute_sources(values: Mapping[str, object]) -> dict[str, str]:
         result["region"] = _absolute(region)
     result["strata"] = ",".join(_absolute_layer(word) for word in str(values["strata"]).split(","))
     return result
+
+
+def _words(option: str) -> Sequence[str]:
+    """What an option takes besides paths and URLs; imported late, since --help needs no raster library."""
+    from geofm_pipeline.catalogs.named import NAMES
+    from geofm_pipeline.covariates.named_sources import source_names
+
+    if option == "catalog":
+        return NAMES
+    return source_names("--" + option.replace("_", "-")) if option in ("land_cover", "weather") else ()
 
 
 def _absolute(source: str) -> str:
@@ -84,8 +97,8 @@ def main_parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog=PROGRAM,
         description="Draw a probability sample of the HLS archive and write it as a verified Zarr training store.",
-        epilog="Other commands: geofm-sample verify DIR, report DIR, estimate DIR COLUMN, simulate OUT (each has "
-        "--help). Exit codes: docs/cli.md",
+        epilog="Other commands: geofm-sample login-check, verify DIR, report DIR, estimate DIR COLUMN, simulate OUT "
+        "(each has --help). Exit codes: docs/cli.md",
         exit_on_error=False,
         parser_mode="geofm_yaml",
     )

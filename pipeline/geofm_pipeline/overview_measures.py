@@ -6,7 +6,6 @@ The task of :mod:`geofm_pipeline.inform`. Cost: seven headers of 16 KB and, of e
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from geofm_pipeline.access.source import ByteSource, reading_threads
 from geofm_pipeline.chips import ReadStats
 from geofm_pipeline.cog.overview import Overview, read_overview
-from geofm_pipeline.cog.source import ArchiveSource, ByteSource
 from geofm_pipeline.errors import BlockReadError
 from geofm_pipeline.hls import bands, fmask
 from geofm_pipeline.scenes import SceneRef
@@ -51,8 +50,9 @@ class InformBatch:
     """Packed ids, one array per scene."""
     chip_size: int
     rule: fmask.MaskRule
-    source: ByteSource | None
+    source: ByteSource
     threads: int
+    """Granules read at once from local files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +67,12 @@ class Informed:
 
 def inform_batch(batch: InformBatch) -> Informed:
     """MEASURED rows of a batch; a transient fault is raised as BlockReadError."""
-    read = partial(_inform_granule, chip_size=batch.chip_size, rule=batch.rule, source=batch.source or ArchiveSource())
-    with ThreadPoolExecutor(batch.threads, thread_name_prefix="geofm-inform") as pool:
+    source = batch.source.twin()
+    read = partial(_inform_granule, chip_size=batch.chip_size, rule=batch.rule, source=source)
+    threads = source.at_once(batch.scenes[0].fmask, local=batch.threads)
+    with reading_threads(source, threads, "inform") as pool:
         parts = list(pool.map(read, batch.scenes, batch.units))
-    stats = ReadStats()
+    stats = ReadStats(tally=source.tally)
     for _, cost in parts:
         stats = stats + cost
     return Informed(tile=batch.tile, table=pa.concat_tables([table for table, _ in parts]), stats=stats)

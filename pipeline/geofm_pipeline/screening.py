@@ -8,7 +8,7 @@ read: they may have come back. Tasks are batches of granules of one tile.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from geofm_pipeline.cog.source import ByteSource
+from geofm_pipeline.access.source import ArchiveSource, ByteSource
+from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.fmask_counts import COUNTS, OK, SCREENING, cell_matrix, screen_granules
 from geofm_pipeline.hls.fmask import DEFAULT_RULE, MaskRule
 from geofm_pipeline.scenes import SceneRef, scene_refs, sensing_days
@@ -47,20 +48,32 @@ class ScreenBatch:
     scenes: tuple[SceneRef, ...]
     chip_size: int
     rule: MaskRule
-    source: ByteSource | None
+    source: ByteSource
     threads: int
+    """Reads at once of local files."""
 
 
-def screen_batch(batch: ScreenBatch) -> pa.Table:
+@dataclass(frozen=True, kw_only=True)
+class Screened:
+    """What a batch found and what reading it took."""
+
+    table: pa.Table
+    """SCREENING."""
+    tally: Tally
+
+
+def screen_batch(batch: ScreenBatch) -> Screened:
     """SCREENING rows of a batch; a transient fault is raised as BlockReadError."""
-    return screen_granules(
+    source = batch.source.twin()
+    table = screen_granules(
         batch.scenes,
         tile=batch.tile,
         chip_size=batch.chip_size,
         rule=batch.rule,
-        source=batch.source,
-        threads=batch.threads,
+        source=source,
+        threads=source.at_once(batch.scenes[0].fmask, local=batch.threads),
     )
+    return Screened(table=table, tally=source.tally)
 
 
 @dataclass(kw_only=True)
@@ -72,6 +85,7 @@ class ScreenStats:
     granules_cached: int = 0
     """Granules answered from the cache of a run before."""
     bytes_read: int = 0
+    tally: Tally = field(default_factory=Tally)
 
 
 class Screening:
@@ -83,8 +97,8 @@ class Screening:
     cache : folder of the counts, one file per tile below a folder per chip size and mask rule
     chip_size : edge of a cell in pixels
     rule : which Fmask bits make a pixel unusable
-    source : where hrefs are read, picklable; local files and http(s) by default
-    threads : reads in flight per task
+    source : where hrefs are read, picklable; with the usual settings by default
+    threads : reads at once per task for local files
     map_tasks : runs tasks; one after the other in this process by default
     """
 
@@ -101,7 +115,8 @@ class Screening:
     ) -> None:
         cells_per_side(chip_size)
         self.stats = ScreenStats()
-        self._chip_size, self._rule, self._source, self._threads = chip_size, rule, source, threads
+        self._chip_size, self._rule, self._threads = chip_size, rule, threads
+        self._source = source or ArchiveSource()
         self._map_tasks = map_tasks
         folder = cache / f"{chip_size}px-rule{rule.byte}"
         self._cache = TileCache(folder, SCREENING, order=("date", "granule_id"))
@@ -158,7 +173,8 @@ class Screening:
         unusable = table.filter(~_mask(table, "state", {OK}))
         causes = zip(unusable["granule_id"].to_pylist(), unusable["state"].to_pylist(), strict=True)
         refused = [{"granule": granule, "cause": cause} for granule, cause in causes]
-        return {**vars(self.stats), "granules": table.num_rows, "refused": refused}
+        stats = {**vars(self.stats), "tally": self.stats.tally.as_dict()}
+        return {**stats, "granules": table.num_rows, "refused": refused}
 
     def _missing(self, tile: str, part: Wanted) -> list[SceneRef]:
         scenes, states = self._scenes_of(tile), self._states(tile)
@@ -191,8 +207,9 @@ class Screening:
             for tile, scenes in missing.items()
             for start in range(0, len(scenes), BATCH)
         ]
-        for table in self._map_tasks(screen_batch, batches):
-            self._keep(table)
+        for screened in self._map_tasks(screen_batch, batches):
+            self.stats.tally = self.stats.tally + screened.tally
+            self._keep(screened.table)
 
     def _keep(self, table: pa.Table) -> None:
         tile = table["tile"][0].as_py()

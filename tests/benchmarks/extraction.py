@@ -31,8 +31,9 @@ sys.path.insert(0, str(HERE))
 
 from extraction_peers import PEERS, Pixels, finish, measure, one_core  # noqa: E402  # a script beside this one
 
+from geofm_pipeline.access.source import ArchiveSource  # noqa: E402
 from geofm_pipeline.chips import Chip, ChipRequest, ReadStats  # noqa: E402
-from geofm_pipeline.cog import BlockChipReader, LocalSource  # noqa: E402
+from geofm_pipeline.cog import BlockChipReader  # noqa: E402
 from geofm_pipeline.cog.band import open_band  # noqa: E402
 from geofm_pipeline.cog.blocks import decode_block  # noqa: E402
 from geofm_pipeline.cube import tile_cube  # noqa: E402
@@ -120,7 +121,7 @@ def our_cube(job: dict[str, Any]) -> Iterator[Pixels]:
 
 def raw_blocks(job: dict[str, Any]) -> list[list[tuple[bytes, Any]]]:
     """Compressed bytes and header of every block of every chip, in memory."""
-    source, stats = LocalSource(), ReadStats()
+    source, stats = ArchiveSource(), ReadStats()
     requests = requests_of(job)
     keys = [(scene, band) for scene in requests[0].scenes for band in (*BANDS, FMASK)]
     files = [open_band(source, scene, band, stats) for scene, band in keys]

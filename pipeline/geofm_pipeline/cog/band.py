@@ -10,20 +10,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geofm_pipeline.access.faults import Fault, FetchError
+from geofm_pipeline.access.local import is_local
+from geofm_pipeline.access.source import ByteSource
 from geofm_pipeline.chips import ReadStats
 from geofm_pipeline.cog.blocks import BlockError, check_codec, decode_block
 from geofm_pipeline.cog.header import CogHeader, HeaderError, read_header, read_levels
-from geofm_pipeline.cog.source import ByteSource, FetchError
 from geofm_pipeline.errors import BlockReadError
 from geofm_pipeline.hls import bands, fmask
 from geofm_pipeline.hls.granule import GranuleId
 from geofm_pipeline.hls.grid import TileGrid, tile_grid
 from geofm_pipeline.scenes import SceneRef
 from geofm_sampling.unit import TILE_PIXELS
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +43,16 @@ class BandFile:
     """What a block that is not stored holds."""
     header: CogHeader
 
-    def fault(self, cause: str, block: tuple[int, int], transient: bool = False) -> BlockReadError:
-        """The error that names this file and a (block row, block column)."""
-        return BlockReadError(granule=self.granule_id, band=self.band, block=block, cause=cause, transient=transient)
+    def fault(self, cause: str, block: tuple[int, int], fetch: FetchError | None = None) -> BlockReadError:
+        """The error that names this file and a (block row, block column), with the fault of fetching it, if any."""
+        return BlockReadError(
+            granule=self.granule_id,
+            band=self.band,
+            block=block,
+            cause=cause,
+            transient=fetch is not None and fetch.stops_the_run,
+            fault=None if fetch is None else fetch.fault,
+        )
 
     def fault_of_file(self, cause: str) -> BlockReadError:
         """The error that names this file as a whole, a permanent one."""
@@ -61,12 +73,13 @@ def open_band(source: ByteSource, scene: SceneRef, band: str, stats: ReadStats) 
         When the asset is missing, cannot be fetched, is no COG or not the file its granule id names.
     """
 
-    return _open(scene, band, _counted(source, scene, band, stats))
+    return doubted(source, scene.href(band), lambda: _open(scene, band, _counted(source, scene, band, stats)))
 
 
 def open_levels(source: ByteSource, scene: SceneRef, band: str, stats: ReadStats) -> tuple[BandFile, ...]:
     """Full resolution and overviews of a band, finest first; otherwise as :func:`open_band`."""
-    return _files(scene, band, partial(read_levels, _counted(source, scene, band, stats)))
+    parse = partial(read_levels, _counted(source, scene, band, stats))
+    return doubted(source, scene.href(band), lambda: _files(scene, band, parse))
 
 
 def _counted(source: ByteSource, scene: SceneRef, band: str, stats: ReadStats) -> Callable[[int, int], bytes]:
@@ -109,7 +122,7 @@ def _files(scene: SceneRef, band: str, parse: Callable[[], tuple[CogHeader, ...]
 
 def _href(scene: SceneRef, band: str) -> str:
     if not scene.href(band):
-        raise FetchError("the granule has no such asset")
+        raise FetchError(Fault.MISSING, "the granule has no such asset")
     return scene.href(band)
 
 
@@ -121,7 +134,7 @@ def _faults(scene: SceneRef, band: str) -> Iterator[None]:
         yield
     except FetchError as error:
         raise BlockReadError(
-            granule=scene.granule_id, band=name, cause=error.cause, transient=error.stops_the_run
+            granule=scene.granule_id, band=name, cause=error.cause, transient=error.stops_the_run, fault=error.fault
         ) from None
     except (HeaderError, BlockError) as error:
         raise BlockReadError(granule=scene.granule_id, band=name, cause=str(error)) from None
@@ -157,10 +170,25 @@ def read_block(
         When the bytes cannot be had, end early or do not decode to exactly one block.
     """
     start, length = file.header.span(*block)
-    if length:
+
+    def fetch() -> bytes:
         stats.requests += 1
         stats.bytes_requested += length
-    put_block(file, block, lambda: source.read(file.href, start, length), out)
+        return source.read(file.href, start, length)
+
+    doubted(source, file.href, lambda: put_block(file, block, fetch, out))
+
+
+def doubted(source: ByteSource, href: str, read: Callable[[], T]) -> T:
+    """What `read` gives; bytes that came over a network and make no sense are fetched once more before they condemn a
+    file: a proxy or a cut connection may have spoilt them on the way."""
+    try:
+        return read()
+    except BlockReadError as error:
+        if error.transient or error.fault is not None or is_local(href):
+            raise
+        source.tally.retried("bytes that made no sense")
+        return read()
 
 
 def put_block(file: BandFile, block: tuple[int, int], fetch: Callable[[], bytes], out: NDArray[np.generic]) -> None:
@@ -178,7 +206,7 @@ def put_block(file: BandFile, block: tuple[int, int], fetch: Callable[[], bytes]
             )
         decode_block(data, file.header, out)
     except FetchError as error:
-        raise file.fault(error.cause, block, error.stops_the_run) from None
+        raise file.fault(error.cause, block, error) from None
     except BlockError as error:
         raise file.fault(str(error), block) from None
 

@@ -8,17 +8,17 @@ cell by less than one overview pixel towards the far edge of the tile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geofm_pipeline.access.source import ByteSource
 from geofm_pipeline.chips import ReadStats
-from geofm_pipeline.cog.band import BandFile, open_levels, pixel_rule, put_block
+from geofm_pipeline.cog.band import BandFile, doubted, open_levels, pixel_rule, put_block
 from geofm_pipeline.cog.blocks import paste
-from geofm_pipeline.cog.source import ByteSource
 from geofm_pipeline.errors import BlockReadError
 from geofm_pipeline.hls.bands import BANDS, FMASK
 from geofm_pipeline.scenes import SceneRef
@@ -145,13 +145,21 @@ def _read_blocks(
         for block in together:
             begin, size = header.span(*block)
             try:
-                put_block(file, block, partial(data.part, begin - start, size), pixels)
+                ways = iter((partial(data.part, begin - start, size), partial(source.read, file.href, begin, size)))
+                doubted(source, file.href, partial(_put_next, file, block, ways, pixels))
             except BlockReadError as error:
                 if error.transient:
                     raise
                 yield block, error
             else:
                 yield block, pixels
+
+
+def _put_next(
+    file: BandFile, block: Block, ways: Iterator[Callable[[], bytes]], pixels: NDArray[np.generic]
+) -> None:
+    """Decode a block from the next way to its bytes: the request shared with others, then one of its own."""
+    put_block(file, block, next(ways), pixels)
 
 
 def _requests(file: BandFile, blocks: list[Block]) -> list[tuple[int, int, list[Block]]]:

@@ -2,8 +2,9 @@
 
 A chip that is exactly one block costs one request per band and date and is decoded into its place without a copy.
 Smaller chips share decoded blocks through a bounded cache, so that siblings cost one request together. Headers are
-read once per file and call. Threads do reading and decoding, both without the GIL; a task is one date of one chip.
-Memory: the chips in flight (2 × threads dates), the block cache, 4 KB per open file.
+read once per file and call. Threads do reading and decoding, both without the GIL. A task is one date of one chip where
+files are local, and one file of it behind a network, so that as many requests are under way as there are threads.
+Memory: the chips in flight, about 2 × threads tasks; the block cache; 4 KB per open file.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from geofm_pipeline.access.local import is_local
+from geofm_pipeline.access.source import ArchiveSource, ByteSource, reading_threads
 from geofm_pipeline.chips import Chip, ChipFailure, ChipRequest, ReadStats
 from geofm_pipeline.cog.band import BandFile, open_band, read_block
 from geofm_pipeline.cog.blocks import paste
 from geofm_pipeline.cog.once import OnceCache
-from geofm_pipeline.cog.source import ArchiveSource, ByteSource
 from geofm_pipeline.errors import BlockReadError
 from geofm_pipeline.hls.bands import BANDS, FMASK
 from geofm_pipeline.hls.granule import GranuleId
 from geofm_pipeline.scenes import SceneRef
 from geofm_sampling.unit import TILE_PIXELS
+
+_Bands = tuple[str, ...]
+"""Canonical bands and `fmask`."""
 
 
 class BlockChipReader:
@@ -34,8 +39,8 @@ class BlockChipReader:
 
     Parameters
     ----------
-    threads : reads in flight; 2 per core for local files, dozens for object stores, where latency counts
-    source : where hrefs are read; local files and http(s) by default. One source per reader: it counts the retries
+    threads : reads at once of local files; behind a network it is the source that says how many
+    source : where hrefs are read, with the usual settings by default. Each read counts with a twin of it
     cache_bytes : decoded blocks kept for chips smaller than a block
     open_files : headers kept
     """
@@ -66,32 +71,37 @@ class BlockChipReader:
         """
         for request in requests:
             _check(request)
-        blocks = WindowReader(self._source, cache_bytes=self._cache_bytes, open_files=self._open_files)
-        return self._read(requests, blocks)
+        return self._read(requests, self._source.twin()) if requests else iter(())
 
-    def _read(self, requests: Sequence[ChipRequest], blocks: WindowReader) -> Iterator[Chip | ChipFailure]:
-        retries = self._source.retries
+    def _read(self, requests: Sequence[ChipRequest], source: ByteSource) -> Iterator[Chip | ChipFailure]:
+        blocks = WindowReader(source, cache_bytes=self._cache_bytes, open_files=self._open_files)
+        threads, pieces = self._plan(requests[0])
         pending: deque[_Pending] = deque()
         ahead = 0
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="geofm-read") as pool:
-            try:
+        try:
+            with reading_threads(source, threads, "read") as pool:
                 for request in requests:
-                    pending.append(_submit(pool, blocks, request))
-                    ahead += len(request.scenes)
-                    while ahead > 2 * self._threads:
-                        ahead -= len(pending[0].dates)
+                    pending.append(_submit(pool, blocks, request, pieces))
+                    ahead += len(pending[-1].parts)
+                    while ahead > 2 * threads:
+                        ahead -= len(pending[0].parts)
                         yield self._finish(pending.popleft())
                 while pending:
                     yield self._finish(pending.popleft())
-            finally:
-                for chip in pending:
-                    for date in chip.dates:
-                        date.cancel()
-                self.stats.retries += self._source.retries - retries
+        finally:
+            self.stats.tally = self.stats.tally + source.tally
+
+    def _plan(self, request: ChipRequest) -> tuple[int, tuple[_Bands, ...]]:
+        """Threads, and the files of a date that one task reads: all where they are local, else one each."""
+        hrefs = [href for scene in request.scenes for href in (*scene.bands, scene.fmask) if href]
+        threads = self._source.at_once(hrefs[0] if hrefs else "", local=self._threads)
+        if all(is_local(href) for href in hrefs):
+            return threads, ((*BANDS, FMASK),)
+        return threads, tuple((band,) for band in (*BANDS, FMASK))
 
     def _finish(self, pending: _Pending) -> Chip | ChipFailure:
         started = time.perf_counter()
-        outcomes = [date.result() for date in pending.dates]
+        outcomes = [part.result() for part in pending.parts]
         self.stats.seconds += time.perf_counter() - started
         for outcome in outcomes:
             self.stats = self.stats + outcome.stats
@@ -147,7 +157,7 @@ class _Outcome:
 @dataclass(frozen=True, kw_only=True)
 class _Pending:
     chip: Chip
-    dates: tuple[Future[_Outcome], ...]
+    parts: tuple[Future[_Outcome], ...]
 
 
 def _check(request: ChipRequest) -> None:
@@ -163,25 +173,29 @@ def _check(request: ChipRequest) -> None:
             raise ValueError(f"unit {request.unit} lies in tile {request.tile}, but {scene.granule_id} in {tile}")
 
 
-def _submit(pool: ThreadPoolExecutor, blocks: WindowReader, request: ChipRequest) -> _Pending:
+def _submit(
+    pool: ThreadPoolExecutor, blocks: WindowReader, request: ChipRequest, pieces: tuple[_Bands, ...]
+) -> _Pending:
     shape = (len(request.scenes), len(BANDS), request.size, request.size)
     chip = Chip(
         unit=request.unit,
         image=np.empty(shape, dtype=np.int16),
         fmask=np.empty((shape[0], *shape[2:]), dtype=np.uint8),
     )
-    dates = tuple(pool.submit(_read_date, blocks, request, chip, date) for date in range(shape[0]))
-    return _Pending(chip=chip, dates=dates)
+    parts = tuple(
+        pool.submit(_read_part, blocks, request, chip, date, bands) for date in range(shape[0]) for bands in pieces
+    )
+    return _Pending(chip=chip, parts=parts)
 
 
-def _read_date(blocks: WindowReader, request: ChipRequest, chip: Chip, date: int) -> _Outcome:
-    """Fill one date of a chip; an error is returned, so that the cost until then is counted."""
+def _read_part(blocks: WindowReader, request: ChipRequest, chip: Chip, date: int, bands: _Bands) -> _Outcome:
+    """Fill some files of one date of a chip; an error is returned, so that the cost until then is counted."""
     stats = ReadStats()
     scene = request.scenes[date]
     try:
-        for index, band in enumerate(BANDS):
-            blocks.read(scene, band, request.row_off, request.col_off, chip.image[date, index], stats)
-        blocks.read(scene, FMASK, request.row_off, request.col_off, chip.fmask[date], stats)
+        for band in bands:
+            out = chip.fmask[date] if band == FMASK else chip.image[date, BANDS.index(band)]
+            blocks.read(scene, band, request.row_off, request.col_off, out, stats)
     except BlockReadError as error:
         return _Outcome(stats=stats, error=error)
     return _Outcome(stats=stats, error=None)

@@ -20,6 +20,7 @@ from geofm_pipeline.report.headline import badge, funnel, headline, title
 from geofm_pipeline.report.heldout import heldout_panel, split_map
 from geofm_pipeline.report.information import information_panel
 from geofm_pipeline.report.maps import RAMP, maps, sheet_of
+from geofm_pipeline.report.network import network, network_said
 from geofm_pipeline.report.probabilities import weights_panel
 from geofm_pipeline.report.screening import screening_panel
 from geofm_pipeline.report.selfcheck import selftest_panel
@@ -92,6 +93,8 @@ def render(folder: Folder) -> str:
             bands_without=costs.bands_without(folder),
             spectrum=costs.spectrum(costs.bands(folder)),
             reading=costs.reading(folder),
+            network=network(folder),
+            network_said=network_said(folder),
             projection=costs.projection(folder),
             projected_wave=max(folder.records) if len(folder.records) > 1 else None,
             tombstones=lost[:_MOST_LISTED],

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from geofm_pipeline.access.local import is_local
 from geofm_pipeline.config import SampleConfig, parse_bytes
 from geofm_pipeline.errors import ResourceError
 from geofm_pipeline.hls.bands import BANDS, BLOCK
@@ -30,6 +32,10 @@ FMASK_BLOCK_BYTES = 8_000
 HEADER_BYTES = 16_384
 OVERVIEW_BYTES = 90_000
 """Overview blocks per looked-at unit of a spread sample, six bands and Fmask (docs/performance.md)."""
+REQUESTS_PER_BLOCK = 1.25
+"""Opens and repeats included, for a spread sample (docs/performance.md)."""
+OVERVIEW_REQUESTS = 14
+"""Per looked-at unit of a spread sample: a header and a read of each of seven files."""
 STORED_RATIO = 1.5
 """zstd-1 with bitshuffle on real reflectances."""
 CHIPS_PER_SECOND = 60.0
@@ -63,9 +69,11 @@ class Projection:
     memory_bytes: int
     """Of one worker."""
     seconds: float
-    """Rough time on this machine's workers, local files."""
+    """Rough time on this machine's workers; behind a network at least what the limit of requests takes."""
+    paced: float | None
+    """Requests per second that an archive behind a network is asked at most, None for a local one."""
 
-    def as_dict(self) -> dict[str, int | float]:
+    def as_dict(self) -> dict[str, int | float | None]:
         """Plain values for card.json."""
         return asdict(self)
 
@@ -86,8 +94,11 @@ class Projection:
         return [
             f"{self.units:,} units framed, {self.first_look:,} in the first look",
             *[f"{human_bytes(size)}: {what}" for size, what in demands if size],
-            f"{human_bytes(self.memory_bytes)} of memory per worker, about {duration(self.seconds)} on local files",
+            f"{human_bytes(self.memory_bytes)} of memory per worker, about {duration(self.seconds)} {self._where()}",
         ]
+
+    def _where(self) -> str:
+        return "on local files" if self.paced is None else f"if the archive bears {self.paced:g} requests per second"
 
 
 def project(frame: pa.Table, plan: pa.Table, scenes: pa.Table, config: SampleConfig) -> Projection:
@@ -106,6 +117,10 @@ def project(frame: pa.Table, plan: pa.Table, scenes: pa.Table, config: SampleCon
     workers = config.processes
     chip_bytes = config.timesteps * (2 * len(BANDS) + 1) * config.chip_size**2
     work = chips * config.timesteps / 4 * max(fill, 0.1) / CHIPS_PER_SECOND + granules / GRANULES_PER_SECOND
+    looks = int(first.sum()) if design.information else 0
+    requests = round(blocks * REQUESTS_PER_BLOCK) + granules + looks * OVERVIEW_REQUESTS
+    local = all(is_local(href) for href in pc.unique(scenes["href_template"]).to_pylist())
+    paced = None if local else config.requests_per_second
     return Projection(
         units=frame.num_rows,
         first_look=int(first.sum()),
@@ -116,7 +131,8 @@ def project(frame: pa.Table, plan: pa.Table, scenes: pa.Table, config: SampleCon
         read_bytes=pixels + screening + overviews,
         write_bytes=round(chips * chip_bytes / STORED_RATIO),
         memory_bytes=WORKER_BYTES + 16 * chip_bytes,
-        seconds=round(work / workers, 1),
+        seconds=round(max(work / workers, 0.0 if paced is None else requests / paced), 1),
+        paced=paced,
     )
 
 

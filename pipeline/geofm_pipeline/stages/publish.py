@@ -58,6 +58,8 @@ def publish(
         if card.say(sentence):
             progress.say(f"write: {sentence}")
     card.set("read", _read_facts(summary))
+    stage = "pixels" if space.wave == 1 else f"pixels of wave {space.wave}"
+    card.reached(stage, summary.stats.tally, whole=True)
     card.set("store", _store_facts(spec, summary))
     return summary
 
@@ -89,14 +91,15 @@ def _sensors(requests: Sequence[ChipRequest]) -> pa.Array:
     return pa.array(codes, pa.list_(pa.int8()))
 
 
-def _read_facts(summary: StoreSummary) -> dict[str, int]:
+def _read_facts(summary: StoreSummary) -> dict[str, object]:
     stats = summary.stats
     return {
         "requests": stats.requests,
         "opens": stats.opens,
         "bytes_requested": stats.bytes_requested,
         "bytes_needed": stats.bytes_needed,
-        "retries": stats.retries,
+        "retries": stats.tally.retry_count,
+        "tally": stats.tally.as_dict(),
     }
 
 

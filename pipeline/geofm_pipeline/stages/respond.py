@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from geofm_pipeline.access.source import ArchiveSource
 from geofm_pipeline.card import Card
 from geofm_pipeline.cluster import A, R, Runner
 from geofm_pipeline.config import SampleConfig
@@ -75,26 +76,38 @@ def _respond_anew(
     card: Card,
 ) -> str:
     design = planned.design
-    scenes = _whole_scenes(scenes, progress, card)
+    scenes, source = _whole_scenes(scenes, progress, card), ArchiveSource(config.reach())
     screening = Screening(
-        scenes, cache=space.screening, chip_size=design.chip_size, map_tasks=_mapper(runner, progress, "screen")
+        scenes,
+        cache=space.screening,
+        chip_size=design.chip_size,
+        source=source,
+        map_tasks=_mapper(runner, progress, "screen"),
     )
     informer = Informer(
-        scenes, cache=space.information, chip_size=design.chip_size, map_tasks=_mapper(runner, progress, "overviews")
+        scenes,
+        cache=space.information,
+        chip_size=design.chip_size,
+        source=source,
+        map_tasks=_mapper(runner, progress, "overviews"),
     )
 
     def inform(units: NDArray[np.uint64], granules: pa.Array) -> pa.Table:
         progress.say(f"respond: overviews of {units.size:,} observable units")
         return informer.inform(units, granules.to_pylist())
 
-    found = respond(
-        planned.plan,
-        planned.frame,
-        design,
-        _look(screening, planned.frame, design),
-        inform=inform,
-        existing=existing_descriptors(space, config) if design.information else None,
-    )
+    try:
+        found = respond(
+            planned.plan,
+            planned.frame,
+            design,
+            _look(screening, planned.frame, design),
+            inform=inform,
+            existing=existing_descriptors(space, config) if design.information else None,
+        )
+    finally:  # also of a run that a fault ends
+        card.reached("screening", screening.stats.tally)
+        card.reached("information", informer.stats.tally)
     _note_screening(card, progress, screening)
     card.set("information", informer.facts())
     _note_response(card, progress, design, found)

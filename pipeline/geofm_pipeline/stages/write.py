@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from geofm_pipeline.access.settings import Access
+from geofm_pipeline.access.source import ArchiveSource
 from geofm_pipeline.chips import ChipRequest
 from geofm_pipeline.cluster import Runner
 from geofm_pipeline.cog.reader import BlockChipReader
@@ -19,7 +21,7 @@ from geofm_pipeline.store.parts import part_path, read_part
 from geofm_sampling.unit import unpack_units
 
 READ_THREADS = 2
-"""Per worker: one decodes while another waits for the disk or the network."""
+"""Per worker, for local files: one decodes while another waits for the disk."""
 
 
 MOST_TOMBSTONES = 0.5
@@ -36,6 +38,7 @@ class WriteTask:
     group: int
     requests: Sequence[RowRequest]
     """Every sample of the group."""
+    access: Access
 
 
 def write_task(task: WriteTask) -> GroupResult:
@@ -46,7 +49,7 @@ def write_task(task: WriteTask) -> GroupResult:
         task.parts,
         task.group,
         task.requests,
-        BlockChipReader(threads=READ_THREADS),
+        BlockChipReader(threads=READ_THREADS, source=ArchiveSource(task.access)),
     )
 
 
@@ -55,6 +58,7 @@ def write(
     spec: StoreSpec,
     parts: Path,
     requests: Sequence[RowRequest],
+    access: Access,
     runner: Runner,
     progress: Progress,
 ) -> None:
@@ -66,6 +70,7 @@ def write(
             parts=parts,
             group=group,
             requests=[requests[index] for index in spec.group_rows(group)],
+            access=access,
         )
         for group in pending_groups(store, spec, parts)
     ]

@@ -121,7 +121,7 @@ def write_part(parts_dir: Path, temp_dir: Path, result: GroupResult) -> None:
     body["shards"] = [asdict(record) for record in result.shards]
     body["sums"] = {str(split): asdict(sums) for split, sums in sorted(result.sums.items())}
     body["tombstones"] = [asdict(stone) for stone in result.tombstones]
-    body["stats"] = asdict(result.stats)
+    body["stats"] = result.stats.as_dict()
     text = json.dumps(body)
     data = f'{{"crc32c": {crc32c(text.encode())}, "part": {text}}}\n'
     write_file(part_path(parts_dir, result.group), data.encode(), temp_dir)
@@ -151,7 +151,7 @@ def _from_body(body: dict[str, Any]) -> GroupResult:
         shards=tuple(ShardRecord(**entry) for entry in body["shards"]),
         sums=sums,
         tombstones=tuple(Tombstone(**entry) for entry in body["tombstones"]),
-        stats=ReadStats(**body["stats"]),
+        stats=ReadStats.from_dict(body["stats"]),
     )
 
 

@@ -167,6 +167,8 @@ class RangeServer:
             return
         if fault == "slow":
             time.sleep(0.5)
+        if fault == "flip":
+            body = body[:start] + bytes(byte ^ 0x55 for byte in body[start:stop]) + body[stop:]
         extra = {"Content-Range": f"bytes {start}-{stop - 1}/{len(body)}"}
         self._answer(handler, 206, body[start:stop], extra, short=fault == "short")
 

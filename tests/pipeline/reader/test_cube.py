@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from geofm_pipeline.cog import ArchiveSource
+from geofm_pipeline.access.source import ArchiveSource
 from geofm_pipeline.cube import tile_cube
 from geofm_pipeline.errors import BlockReadError, InputError
 from geofm_pipeline.hls.bands import BANDS, FMASK

@@ -14,8 +14,9 @@ import pytest
 import rasterio
 from numpy.typing import NDArray
 
+from geofm_pipeline.access.settings import Access
+from geofm_pipeline.access.source import ArchiveSource
 from geofm_pipeline.chips import ReadStats
-from geofm_pipeline.cog import ArchiveSource, HttpOptions
 from geofm_pipeline.cog.header import HeaderError, read_levels
 from geofm_pipeline.cog.overview import Overview, read_overview
 from geofm_pipeline.errors import BlockReadError, InputError
@@ -31,7 +32,7 @@ from geofm_sampling.information import descriptors, spectral_entropies
 from geofm_sampling.tables import INFORMATION
 from geofm_sampling.unit import cells_per_side, pack_units, unpack_units
 
-HASTY = HttpOptions(attempts=2, first_wait_s=0.01, timeout_s=1.0)
+HASTY = Access(attempts=2, first_wait_s=0.01, timeout_s=1.0, in_flight=4, requests_per_second=1e5)
 LEVEL = {64: 1, 128: 2, 256: 3}
 """rasterio's overview level for each chip size: factors 4, 8 and 16."""
 

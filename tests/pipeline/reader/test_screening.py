@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geofm_pipeline.cog import ArchiveSource, HttpOptions
+from geofm_pipeline.access.settings import Access
+from geofm_pipeline.access.source import ArchiveSource
 from geofm_pipeline.errors import BlockReadError, InputError
 from geofm_pipeline.fmask_counts import COUNTS, SCREENING, cell_code_counts, screen_granule, screen_granules
 from geofm_pipeline.hls import fmask
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from tests.pipeline.reader.conftest import RangeServer
 
 Trusted = Callable[[str, int, int, int], NDArray[np.generic]]
-HASTY = HttpOptions(attempts=2, first_wait_s=0.01, timeout_s=1.0)
+HASTY = Access(attempts=2, first_wait_s=0.01, timeout_s=1.0, in_flight=4, requests_per_second=1e5)
 RULE = fmask.DEFAULT_RULE
 
 

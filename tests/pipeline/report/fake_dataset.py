@@ -376,6 +376,28 @@ def _response_sections(found: Response, samples: int) -> dict[str, object]:
 def _final_sections(drawn: int, failed: int, table: pa.Table, hostile: bool) -> dict[str, object]:
     units = table["unit"].to_pylist()
     return {
+        "access": {
+            "route": "auto",
+            "login": True,
+            "requests_per_second": 200.0,
+            "services_changed": [],
+            "stages": {
+                "screening": {
+                    "requests": 212,
+                    "bytes_received": 310_000_000,
+                    "retries": {"timeout": 1},
+                    "failures": {},
+                    "notes": {},
+                },
+                "pixels": {
+                    "requests": 806,
+                    "bytes_received": 92_500_000,
+                    "retries": {"5xx server error": 3, "429 too many requests": 12},
+                    "failures": {"no such file": 1},
+                    "notes": {"waited for the rate limit": 2},
+                },
+            },
+        },
         "read": {"requests": 720, "opens": 84, "bytes_requested": 92_400_000, "bytes_needed": 84_000_000, "retries": 2},
         "store": {
             "samples": drawn,

@@ -146,6 +146,16 @@ def test_contact_sheet_shows_written_chips(reported: Reported) -> None:
     assert any(a.get("class") == "mask" for tag, a in reported.page.tags if tag == "img")
 
 
+def test_the_network_is_said_by_stage_and_cause(reported: Reported) -> None:
+    """Requests, repeats with their causes, the most frequent first, and what was given up; the limit in words."""
+    rows = {row[0]: row[1:] for row in reported.page.tables["reading"][1][1:]}
+    assert rows["pixels"][0] == "806"
+    assert rows["pixels"][2] == "12 × 429 too many requests, 3 × 5xx server error2 × waited for the rate limit"
+    assert rows["pixels"][3] == "1 × no such file"
+    assert rows["screening"][2:] == ["1 × timeout", "none"]
+    assert "at most 200 requests per second to one host" in reported.page.sections["reading"]
+
+
 def test_reading_and_bands(reported: Reported) -> None:
     """Requests and bytes are given in all and per chip, waste is what was not needed; bands are those of the pixels."""
     rows = {row[0]: row[1:] for row in reported.page.tables["reading"][0][1:]}
@@ -160,7 +170,7 @@ def test_reading_and_bands(reported: Reported) -> None:
 def test_failures_are_named_with_their_cause(reported: Reported) -> None:
     """Tombstones and refused granules stand in the page with unit or id and cause."""
     samples = pq.read_table(reported.fake.root / "samples.parquet")
-    rows = reported.page.tables["reading"][1][1:]
+    rows = reported.page.tables["reading"][2][1:]
     assert rows == [[str(samples["unit"][i].as_py()), CAUSE] for i in FAILED]
     assert "the file ends after 4,096 bytes" in reported.page.sections["screening"]
 

@@ -155,7 +155,7 @@ def test_chips_that_failed_are_listed_for_every_wave(three: Waves) -> None:
     samples = _samples(three.root)
     failed = [str(unit) for unit in samples["unit"].filter(pa.array(~_written(samples))).to_pylist()]
     assert len(failed) == 2 * len(FAILED)
-    assert three.page.tables["reading"][1][1:] == [[unit, CAUSE] for unit in failed]
+    assert three.page.tables["reading"][2][1:] == [[unit, CAUSE] for unit in failed]
 
 
 def test_the_frontier_shares_out_the_samples_of_all_waves(three: Waves) -> None:

@@ -1,0 +1,163 @@
+"""Byte sources: the bytes of an href, whatever it names, or an error that says whether asking again may help.
+
+:class:`ArchiveSource` serves plain paths, file://, http(s)://, s3:// and gs://. It tries transient faults again itself,
+with jittered waits that double, or as long as the server's Retry-After asks, and counts what it did.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol, TypeVar
+
+from geofm_pipeline.access.faults import Fault, FetchError
+from geofm_pipeline.access.http import Response
+from geofm_pipeline.access.local import LocalFiles, is_local
+from geofm_pipeline.access.settings import Access
+from geofm_pipeline.access.tally import Tally
+from geofm_pipeline.access.transport import Span, Transport, file_size, transport
+
+T = TypeVar("T")
+
+
+class ByteSource(Protocol):
+    """Reads bytes by href, from any thread.
+
+    Obligations: returns fewer bytes than asked for only at the end of the file; raises FetchError for everything else;
+    retries transient faults before it raises them; is picklable without any secret, so that it can travel to workers.
+    """
+
+    @property
+    def tally(self) -> Tally:
+        """What this source has cost so far."""
+        ...
+
+    def read(self, href: str, start: int, length: int) -> bytes:
+        """`length` bytes from byte `start`."""
+        ...
+
+    def read_all(self, href: str) -> bytes:
+        """The whole file by one request."""
+        ...
+
+    def size(self, href: str) -> int:
+        """Bytes of the file, by at most one request."""
+        ...
+
+    def twin(self) -> ByteSource:
+        """A source like this one that counts from zero; each piece of work has one of its own."""
+        ...
+
+    def stop(self) -> None:
+        """Reads that are under way, in whatever thread, give up instead of waiting to be tried again."""
+        ...
+
+    def at_once(self, href: str, *, local: int) -> int:
+        """How many reads should be under way at once for files like this one: `local` of local ones, more behind a
+        network, where latency counts."""
+        ...
+
+
+_LOCAL = LocalFiles()
+
+
+class ArchiveSource:
+    """Whatever an archive's hrefs name; implements ByteSource. Sources of a process share all but the tally."""
+
+    def __init__(self, access: Access | None = None) -> None:
+        self.access, self.tally = access or Access(), Tally()
+        self._known: tuple[int, Transport] | None = None
+        self._stopped = threading.Event()
+
+    def read(self, href: str, start: int, length: int) -> bytes:
+        """See :class:`ByteSource`."""
+        if is_local(href):
+            return self._counted(lambda: _LOCAL.read(href, start, length))
+        if length <= 0:
+            return b""
+        response = self._patiently(partial(self._once, href, (start, start + length)))
+        return b"" if response.status == 416 else response.body
+
+    def read_all(self, href: str) -> bytes:
+        """See :class:`ByteSource`."""
+        if is_local(href):
+            return self._counted(lambda: _LOCAL.read_all(href))
+        return self._patiently(partial(self._once, href, None)).body
+
+    def size(self, href: str) -> int:
+        """See :class:`ByteSource`; FetchError where the server does not say."""
+        if is_local(href):
+            return self._counted(lambda: _LOCAL.size(href))
+        size = file_size(self._patiently(partial(self._once, href, (0, 1))))
+        if size is None:
+            raise FetchError(Fault.NO_RANGES, "the server does not say how large the file is")
+        return size
+
+    def get(self, href: str, *, headers: Mapping[str, str] | None = None) -> Response:
+        """The whole answer of a service (status 200, headers, body), for documents whose headers matter."""
+        return self._patiently(lambda: self._once(href, None, headers))
+
+    def twin(self) -> ArchiveSource:
+        """See :class:`ByteSource`."""
+        return ArchiveSource(self.access)
+
+    def stop(self) -> None:
+        """See :class:`ByteSource`."""
+        self._stopped.set()
+
+    def at_once(self, href: str, *, local: int) -> int:
+        """See :class:`ByteSource`."""
+        return local if is_local(href) else self.access.in_flight
+
+    def _once(self, href: str, span: Span | None, headers: Mapping[str, str] | None = None) -> Response:
+        return self._transport().fetch(href, span, self.tally, headers)
+
+    def _transport(self) -> Transport:
+        """That of this process; looked up once, and again in a process that was forked off."""
+        if self._known is None or self._known[0] != os.getpid():
+            self._known = (os.getpid(), transport(self.access))
+        return self._known[1]
+
+    def _counted(self, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except FetchError as error:
+            self.tally.failed(error.fault)
+            raise
+
+    def _patiently(self, fetch: Callable[[], Response]) -> Response:
+        access = self.access
+        wait = access.first_wait_s
+        for attempt in range(access.attempts):
+            try:
+                return fetch()
+            except FetchError as error:
+                if not error.transient or attempt + 1 == access.attempts or self._stopped.is_set():
+                    self.tally.failed(error.fault)
+                    raise
+                self.tally.retried(error.fault)
+                pause = max(wait * random.uniform(0.5, 1.5), error.retry_after_s or 0.0)
+            self._stopped.wait(min(pause, access.longest_wait_s))
+            wait = min(2 * wait, access.longest_wait_s)
+        raise AssertionError("unreachable: the last attempt raises")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (ArchiveSource, (self.access,))
+
+
+@contextmanager
+def reading_threads(source: ByteSource, count: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """A pool whose threads read from a source; when work ends early, by Ctrl-C or an error, they stop trying."""
+    pool = ThreadPoolExecutor(count, thread_name_prefix=f"geofm-{name}")
+    try:
+        yield pool
+    except BaseException:
+        source.stop()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)

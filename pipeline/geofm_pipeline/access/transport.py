@@ -1,0 +1,216 @@
+"""One read of one href, honestly: redirects, refused credentials and everything an answer can be.
+
+A :class:`Transport` is shared by all of a process: its connections, credentials, signed addresses and pace. It sends
+one request for a range whose signed address is known, two for one that is not. Credentials that a server refuses are
+renewed once per read. Nothing that is not exactly what was asked for comes back as data.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from urllib.parse import urljoin, urlsplit
+
+from geofm_pipeline.access import pace
+from geofm_pipeline.access.answers import code, come_again, licence_refusal, retry_after_s, said
+from geofm_pipeline.access.faults import Fault, FetchError
+from geofm_pipeline.access.http import HttpClient, Response
+from geofm_pipeline.access.routes import Routes, Target
+from geofm_pipeline.access.settings import Access
+from geofm_pipeline.access.tally import Tally
+
+Span = tuple[int, int]
+"""(first byte, stop)."""
+AGENT = "geofm (https://github.com/geofm/geofm)"
+_HOPS = 5
+_RENEWALS = 3  # of credentials or addresses within one read: one of each kind
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+class Transport:
+    """Reads hrefs over networks for one process; see the module."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._client = HttpClient(access)
+        self._pace = pace.of_this_process(access.requests_per_second)
+        self.routes = Routes(access, self._plain)
+
+    def fetch(self, href: str, span: Span | None, tally: Tally, headers: Mapping[str, str] | None = None) -> Response:
+        """The 200 or 206 answer to one GET of an href; 416 where the span lies behind the end of the file.
+
+        Raises
+        ------
+        FetchError
+            With what is wrong; transient ones are not tried again here.
+        """
+        done: list[str] = []
+        while True:
+            target, response = self._followed(href, self.routes.target(href), span, tally, headers or {})
+            if response.status in (200, 206, 416):
+                return _checked(response, span)
+            why = self._renewed(target, response, done) if len(done) < _RENEWALS else ""
+            if not why:
+                raise self._refusal(target, response)
+            tally.retried(why)
+            done.append(why)
+
+    def _followed(
+        self, href: str, target: Target, span: Span | None, tally: Tally, headers: Mapping[str, str]
+    ) -> tuple[Target, Response]:
+        """The first answer that is no redirect, and the request it answers; a signed address is kept."""
+        for _ in range(_HOPS):
+            response = self._send(target, span, tally, headers)
+            where = response.headers.get("location", "")
+            if response.status not in (301, 302, 303, 307, 308) or not where:
+                return target, response
+            where = urljoin(target.url, where)
+            if self.routes.is_login(where):
+                return target, response
+            if target.bearer:
+                self.routes.redirects.put(href, where, response.headers)
+            # Never a credential with a redirect: the address that it leads to carries its own.
+            target = Target(url=where, signed_for=target.signed_for or (href if target.bearer else ""))
+        raise FetchError(Fault.REFUSED, f"the server redirected {_HOPS} times without an answer")
+
+    def _send(self, target: Target, span: Span | None, tally: Tally, headers: Mapping[str, str]) -> Response:
+        waited = self._pace.wait(target.host)
+        if waited > 1.0:
+            tally.note("waited for the rate limit")
+        try:
+            response = self._client.get(
+                target.url,
+                headers={"User-Agent": AGENT, "Accept": "*/*", **headers, **target.headers},
+                span=span,
+                signature=target.signature,
+            )
+        except FetchError:
+            tally.sent(0)
+            raise
+        tally.sent(len(response.body))
+        if response.status in (429, 503):
+            self._pace.slow_down(target.host, min(retry_after_s(response.headers) or 0.0, self.access.longest_wait_s))
+        return response
+
+    def _plain(self, url: str, headers: Mapping[str, str]) -> Response:
+        """A request of the keepers of credentials: no redirect is followed, no credential added."""
+        return self._send(Target(url=url), None, Tally(), headers)
+
+    def _renewed(self, target: Target, response: Response, done: Sequence[str]) -> str:
+        """Renew what the server refused; what was renewed, '' if nothing could be. `done` was renewed before."""
+        if target.signed_for and response.status in (400, 401, 403):
+            self.routes.redirects.drop(target.signed_for, target.url)
+            return "address renewed"
+        if target.bearer and (response.status == 401 or self._asks_to_log_in(response)):
+            return "login renewed" if self.routes.earthdata.renew(target.bearer) else ""
+        if target.blob and response.status in (401, 403, 409):
+            self.routes.signatures.forget(target.blob)
+            return "signature renewed"
+        if target.keys is not None and response.status in (400, 401, 403):
+            expired = code(response) in _EXPIRED_KEYS and "keys renewed" not in done
+            if expired and self.routes.keys.renew(target.keys) is not None:
+                return "keys renewed"
+            return "https instead of s3" if self.routes.leave_s3() else ""
+        return ""
+
+    def _asks_to_log_in(self, response: Response) -> bool:
+        return 300 <= response.status < 400
+
+    def _refusal(self, target: Target, response: Response) -> FetchError:
+        """What an answer that is no data means."""
+        status = response.status
+        if status in (404, 410):
+            return FetchError(Fault.MISSING, f"the server has no such file ({status})")
+        later = come_again(response)
+        if later is not None:
+            return later
+        licence = licence_refusal(response, self.access.services.earthdata_login)
+        if licence is not None:
+            return licence
+        if target.bearer and (status == 401 or 300 <= status < 400):
+            why = self.routes.earthdata.explain_refusal()
+            return FetchError(Fault.EXPIRED, f"NASA Earthdata refused the login: {why}")
+        if status in (401, 403, 409):
+            return _forbidden(target, response)
+        return FetchError(Fault.REFUSED, f"the server refused the request ({status}{said(response)})")
+
+
+_EXPIRED_KEYS = ("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "TokenRefreshRequired")
+"""S3's codes for keys that new ones may replace."""
+
+
+def _forbidden(target: Target, response: Response) -> FetchError:
+    why = said(response)
+    if code(response) == "RequestTimeTooSkewed":
+        return FetchError(Fault.REFUSED, f"S3 refused the request{why}: this machine's clock is wrong, set it right")
+    if target.keys is not None:
+        return FetchError(
+            Fault.REGION,
+            f"S3 refused temporary keys ({response.status}{why}): they work on Amazon machines in the archive's region "
+            "only; use --access auto or https elsewhere",
+        )
+    if response.status == 401:
+        return FetchError(Fault.LOGIN, f"the server wants a login ({response.status}{why}): check account and token")
+    return FetchError(
+        Fault.LOGIN,
+        f"the server refused access ({response.status}{why}): check the login and that its licence was accepted",
+    )
+
+
+def _checked(response: Response, span: Span | None) -> Response:
+    """The answer if it is exactly what was asked for."""
+    if response.status == 416:
+        return response
+    if response.is_html:
+        raise FetchError(
+            Fault.HTML,
+            "an HTML page instead of data: nearly always a failed login; check the account, its password or token, and "
+            "that the data centre's licence was accepted (geofm-sample login-check says which)",
+        )
+    announced = response.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) != len(response.body) and not response.cut:
+        raise FetchError(Fault.SHORT, f"the body ended after {len(response.body)} of {announced} bytes")
+    if span is None:
+        if response.status == 206 and file_size(response) != len(response.body):
+            raise FetchError(Fault.SHORT, "the server sent a part where the whole file was asked for")
+        return response
+    if response.status == 200:
+        raise FetchError(Fault.NO_RANGES, "the server ignores range requests, so blocks cannot be read from it")
+    found = _RANGE.fullmatch(response.headers.get("content-range", ""))
+    if found is None or int(found[1]) != span[0] or int(found[2]) + 1 - span[0] != len(response.body):
+        raise FetchError(Fault.SHORT, "the server sent another range than it was asked for")
+    stop = span[1] if found[3] == "*" else min(span[1], int(found[3]))
+    if int(found[2]) + 1 != stop:
+        raise FetchError(Fault.SHORT, f"the server sent {len(response.body)} of {stop - span[0]} bytes")
+    return response
+
+
+def file_size(response: Response) -> int | None:
+    """Bytes of the whole file by a 206's or 416's Content-Range, None where it does not say."""
+    total = response.headers.get("content-range", "").rpartition("/")[2]
+    return int(total) if total.isdigit() else None
+
+
+@lru_cache(maxsize=8)
+def _transport(process: int, key: str) -> Transport:
+    return Transport(_ACCESSES[key])
+
+
+_ACCESSES: dict[str, Access] = {}
+
+
+def transport(access: Access) -> Transport:
+    """The transport of this process for equal settings: connections, credentials and pace are shared."""
+    key = repr(access)  # dictionaries in it have no hash
+    _ACCESSES.setdefault(key, access)
+    return _transport(os.getpid(), key)
+
+
+def needs_earthdata(access: Access, href: str) -> bool:
+    """Whether reading an href takes a NASA Earthdata account."""
+    return urlsplit(href).netloc in access.services.earthdata_hosts or any(
+        href.startswith(f"s3://{name}/") and bucket.keys == "earthdata"
+        for name, bucket in access.services.buckets.items()
+    )

@@ -1,0 +1,132 @@
+"""The main job over a network where every twentieth answer is bad in some way ends in the very same bytes."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers.loopback import Loopback, Reply, Request, ranged, serving
+
+from geofm_pipeline.cli import run
+from geofm_pipeline.simulator import Archive, simulate
+
+from .test_job import dataset_bytes
+
+pytestmark = pytest.mark.heavy
+KINDS = ("429", "500", "502", "503", "504", "408", "reset", "short", "less", "slow", "silent", "stall", "other range")
+FAULTY = 0.05
+
+
+class Weather:
+    """The archive behind a server on which a hash of the request's number decides what goes wrong."""
+
+    def __init__(self, root: Path, share: float) -> None:
+        self._files = {f"/{path.relative_to(root)}": path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        self._share = share
+        self.seen: Counter[str] = Counter()
+        """Kind of fault → answers spoilt by it; '' for good ones."""
+
+    def __call__(self, request: Request) -> Reply:
+        body = self._files.get(request.path)
+        whole = Reply(status=404) if body is None else Reply(body=body)
+        dice = random.Random(request.number)
+        chance, which = dice.random(), dice.random()
+        kind = KINDS[int(which * len(KINDS))] if chance < self._share and request.path.endswith(".tif") else ""
+        if kind == "other range" and (request.span or (0, 0))[0] == 0:
+            kind = ""  # the beginning is what was asked for
+        self.seen[kind] += 1
+        return spoilt(kind, request, whole)
+
+
+def spoilt(kind: str, request: Request, whole: Reply) -> Reply:
+    """The answer with one fault; all pass if asked again."""
+    good = ranged(request, whole)
+    size = len(good.body)
+    match kind:
+        case "":
+            return good
+        case "429" | "503":
+            return Reply(status=int(kind), headers={"Retry-After": "0"})
+        case "500" | "502" | "504" | "408":
+            return Reply(status=int(kind), body=b"<html>upstream</html>", headers={"Content-Type": "text/html"})
+        case "reset":
+            return Reply(reset=True)
+        case "short":
+            return Reply(status=good.status, body=good.body, headers=good.headers, cut=size // 2)
+        case "less":
+            first = request.span[0] if request.span else 0
+            where = f"bytes {first}-{first + size // 2 - 1}/{len(whole.body)}"
+            return Reply(status=206, body=good.body[: size // 2], headers={**good.headers, "Content-Range": where})
+        case "slow":  # not a fault, only slow
+            return Reply(status=good.status, body=good.body, headers=good.headers, wait_s=0.3)
+        case "silent":
+            return Reply(status=good.status, body=good.body, headers=good.headers, wait_s=3.0)
+        case "stall":
+            return Reply(status=good.status, body=good.body, headers=good.headers, bytes_per_s=max(1.0, size / 10))
+    where = f"bytes 0-{size - 1}/{len(whole.body)}"
+    return Reply(status=206, body=whole.body[:size], headers={**good.headers, "Content-Range": where})
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """One tile, sixteen blocks, fourteen passes."""
+    out = tmp_path_factory.mktemp("soak") / "archive"
+    return simulate(out, tiles=["32TNR"], years=[2022], seed=5, extent=(0, 1280, 1024, 1024), per_year=14)
+
+
+@pytest.fixture
+def weather(archive: Archive) -> Iterator[tuple[Loopback, Weather]]:
+    """The server with faults."""
+    app = Weather(archive.root, FAULTY)
+    with serving(app) as server:
+        yield server, app
+
+
+def job(archive: Archive, catalog: str, out: Path, *more: str) -> list[str]:
+    words = {
+        "--region": "32TNR",
+        "--years": "2022",
+        "--catalog": catalog,
+        "--land-cover": str(archive.land_cover),
+        "--weather": str(archive.weather),
+        "--chip-size": "64",
+        "--timesteps": "3",
+        "--samples": "500",
+        "--min-clear": "0.4",
+        "--group-shards": "1",
+        "--timeout": "1",
+        "--requests-per-second": "5000",
+        "--out": str(out),
+    }
+    return [*(word for pair in words.items() for word in pair), *more]
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_stormy_network_changes_no_byte_and_every_repeat_is_counted(
+    archive: Archive, weather: tuple[Loopback, Weather], tmp_path: Path, workers: str
+) -> None:
+    """Thousands of reads with 5 % faults of all kinds give the store of a calm disk; the card counts the repeats."""
+    server, app = weather
+    assert run([*job(archive, str(archive.items), tmp_path / "calm"), "--workers", "0"]) == 0
+    catalog = f"{server.url}/{archive.items.relative_to(archive.root)}"
+    assert run([*job(archive, catalog, tmp_path / "storm"), "--workers", workers]) == 0
+    assert dataset_bytes(tmp_path / "storm") == dataset_bytes(tmp_path / "calm")
+    stages = json.loads((tmp_path / "storm" / "card.json").read_text())["access"]["stages"]
+    assert stages["pixels"]["requests"] > 1500
+    requests = sum(stage["requests"] for name, stage in stages.items() if name in ("screening", "information", "pixels"))
+    assert requests > 3000
+    spoilt_answers = sum(count for kind, count in app.seen.items() if kind not in ("", "slow"))
+    assert set(KINDS) <= set(app.seen)
+    repeats: Counter[str] = Counter()
+    for stage in stages.values():
+        repeats.update(stage["retries"])
+        assert stage["failures"] == {}
+    # libcurl itself replaces a kept connection that was reset, so some resets cost no counted repeat
+    assert spoilt_answers - app.seen["reset"] <= sum(repeats.values()) <= spoilt_answers
+    assert repeats["5xx server error"] == sum(app.seen[kind] for kind in ("500", "502", "503", "504"))
+    assert repeats["429 too many requests"] == app.seen["429"]
+    assert repeats["timeout"] >= app.seen["408"] + app.seen["silent"]

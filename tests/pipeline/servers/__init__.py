@@ -1,0 +1,1 @@
+"""Loopback servers that behave as the outside services do, quirks and faults included."""
