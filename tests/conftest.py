@@ -10,6 +10,13 @@ from hypothesis import settings
 
 pytest_plugins = ["archive_fixtures", "nasa_fixtures"]
 
+# Tests reach loopback only: anything else would go through a proxy where nobody listens, and fails at once.
+for _name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+    os.environ[_name] = "http://127.0.0.1:9"
+for _name in ("NO_PROXY", "no_proxy"):
+    os.environ[_name] = "127.0.0.1,localhost,.localhost"
+os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
 

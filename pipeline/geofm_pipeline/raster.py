@@ -1,16 +1,22 @@
 """The only rasterio user of the house: writes and reads GeoTIFFs for everybody else.
 
 Arrays are [H, W] with row 0 in the north; a transform is six floats (a, b, c, d, e, f) of pixel corners:
-x = a·col + b·row + c, y = d·col + e·row + f.
+x = a·col + b·row + c, y = d·col + e·row + f. Remote rasters are decoded by GDAL too, but their bytes come through a
+byte source: with its login, pace, retries and counts, one request for the size, one for the header, one per block.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import rasterio
@@ -19,6 +25,12 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.io import MemoryFile
 from rasterio.shutil import copy as gdal_copy
 from rasterio.windows import Window
+
+from geofm_pipeline.access.faults import FetchError
+from geofm_pipeline.access.local import is_local
+from geofm_pipeline.access.remembered import HEAD
+from geofm_pipeline.access.remote_file import RemoteFile
+from geofm_pipeline.access.source import ArchiveSource, ByteSource
 
 Transform = tuple[float, float, float, float, float, float]
 _GTIFF = {"TILED": "YES", "COPY_SRC_OVERVIEWS": "YES", "COMPRESS": "DEFLATE", "PREDICTOR": 2}
@@ -87,21 +99,34 @@ class RasterInfo:
     """The file's tag `legend`, as WorldCover has it; '' where there is none."""
 
 
-def raster_info(href: str) -> RasterInfo:
-    """Facts of the first band of a raster (path or URL); raises OSError when GDAL cannot open it."""
-    with _quiet(href), rasterio.open(href) as source:
-        indexed = ColorInterp.palette in source.colorinterp[:1]
+def raster_info(href: str, *, source: ByteSource | None = None) -> RasterInfo:
+    """Facts of the first band of a raster; two requests where it is remote.
+
+    Parameters
+    ----------
+    href : path or URL
+    source : where remote bytes come from, by default a source of its own
+
+    Raises
+    ------
+    OSError
+        When GDAL cannot open it.
+    FetchError
+        When its bytes cannot be had.
+    """
+    with _opened(href, source) as (dataset, _):
+        indexed = ColorInterp.palette in dataset.colorinterp[:1]
         return RasterInfo(
-            height=source.height,
-            width=source.width,
-            transform=tuple(source.transform)[:6],
-            crs_wkt=source.crs.to_wkt() if source.crs else None,
-            dtype=source.dtypes[0],
-            nodata=source.nodatavals[0],
-            overviews=tuple(source.overviews(1)),
-            classes=indexed or bool(source.tags(1, ns="CATEGORY_NAMES")),
-            unit=str(source.units[0] or ""),
-            legend=str(source.tags().get("legend", "")),
+            height=dataset.height,
+            width=dataset.width,
+            transform=tuple(dataset.transform)[:6],
+            crs_wkt=dataset.crs.to_wkt() if dataset.crs else None,
+            dtype=dataset.dtypes[0],
+            nodata=dataset.nodatavals[0],
+            overviews=tuple(dataset.overviews(1)),
+            classes=indexed or bool(dataset.tags(1, ns="CATEGORY_NAMES")),
+            unit=str(dataset.units[0] or ""),
+            legend=str(dataset.tags().get("legend", "")),
         )
 
 
@@ -113,35 +138,120 @@ class RasterLevel:
     href : path or URL
     level : index into RasterInfo.overviews, None for full resolution; pixels come from that level as they are,
         never interpolated
+    source : where remote bytes come from, by default a source of its own
+
+    Raises
+    ------
+    OSError
+        When GDAL cannot open it.
+    FetchError
+        When its bytes cannot be had.
     """
 
-    def __init__(self, href: str, *, level: int | None = None) -> None:
-        with _quiet(href):
-            self._source = rasterio.open(href) if level is None else rasterio.open(href, overview_level=level)
+    def __init__(self, href: str, *, level: int | None, source: ByteSource | None = None) -> None:
+        self._closing = contextlib.ExitStack()
+        self._source, self._check = self._closing.enter_context(_opened(href, source, level))
         self.height, self.width = int(self._source.height), int(self._source.width)
         self.transform: Transform = tuple(self._source.transform)[:6]
 
     def read(self, *, row: int, col: int, height: int, width: int) -> NDArray[np.generic]:
-        """Pixels [height, width] from (row, col) of this level; the window must lie inside it."""
-        return np.asarray(self._source.read(1, window=Window.from_slices((row, row + height), (col, col + width))))
+        """Pixels [height, width] from (row, col) of this level; the window must lie inside it.
+
+        Raises
+        ------
+        OSError
+            When the file is damaged or ends too early.
+        FetchError
+            When its bytes cannot be had.
+        """
+        window = Window.from_slices((row, row + height), (col, col + width))
+        with self._check():
+            return np.asarray(self._source.read(1, window=window))
 
     def close(self) -> None:
         """Release the file."""
-        self._source.close()
+        self._closing.close()
 
 
 def read_window(href: str, *, row: int, col: int, height: int, width: int) -> NDArray[np.generic]:
     """Pixels [height, width] from (row, col) of a raster's full resolution: opens, reads, closes."""
-    level = RasterLevel(href)
+    level = RasterLevel(href, level=None)
     try:
         return level.read(row=row, col=col, height=height, width=width)
     finally:
         level.close()
 
 
-def _quiet(href: str) -> rasterio.Env:
-    """GDAL settings of one open: a web server is not asked for folder listings and side files."""
-    return rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if "://" in href else rasterio.Env()
+_numbers = itertools.count()
+Check = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+@contextlib.contextmanager
+def _opened(
+    href: str, source: ByteSource | None, level: int | None = None
+) -> Iterator[tuple[rasterio.DatasetReader, Check]]:
+    """An opened raster, and what to read it in, so that a read that failed is an error whatever GDAL makes of it."""
+    options: dict[str, Any] = {} if level is None else {"overview_level": level}
+    if is_local(href):
+        with rasterio.open(href, **options) as dataset:
+            yield dataset, contextlib.nullcontext
+        return
+    file = _ForGdal(source or ArchiveSource(), href)
+    name = f"{next(_numbers)}-{urlsplit(href).path.rpartition('/')[2]}"  # GDAL knows open files by their names
+    with contextlib.ExitStack() as closing:
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), file.checked():
+            dataset = closing.enter_context(rasterio.open(name, opener=file.opener, **options))
+        yield dataset, file.checked
+
+
+class _ForGdal:
+    """A remote file for GDAL, which cannot pass a Python error on: it is kept, GDAL gets no bytes, and it is raised
+    when GDAL is done."""
+
+    def __init__(self, source: ByteSource, href: str) -> None:
+        self._source, self._href = source, href
+        self.failed: FetchError | None = None
+
+    def opener(self, name: str, mode: str = "rb") -> io.RawIOBase | io.BytesIO:
+        """What rasterio calls for every file that GDAL looks for; it tries an opener with the name `test`."""
+        if name == "test":
+            return io.BytesIO()
+        try:
+            return _Quiet(self, RemoteFile(self._source, self._href, least=HEAD))
+        except FetchError as error:
+            self.failed = error
+            raise OSError(error.cause) from None
+
+    @contextlib.contextmanager
+    def checked(self) -> Iterator[None]:
+        """Raise what went wrong inside, in place of GDAL's words for it."""
+        self.failed = None
+        try:
+            yield
+        except OSError as error:
+            raise self.failed or error from None
+        if self.failed is not None:
+            raise self.failed
+
+
+class _Quiet(io.RawIOBase):
+    """A file whose reads never raise."""
+
+    def __init__(self, owner: _ForGdal, file: RemoteFile) -> None:
+        self._owner, self._file = owner, file
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int | None = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except FetchError as error:
+            self._owner.failed = error
+            return b""
 
 
 def _temporary_beside(path: Path) -> Path:

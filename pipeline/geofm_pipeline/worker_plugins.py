@@ -109,7 +109,8 @@ def prepare_workers(client: Client, reading: Reading) -> None:
     client.register_plugin(LedgerPlugin(reading.access.requests_per_second))
     try:
         if reading.login:  # first one alone: many wrong passwords at once would lock the account
-            client.run(_log_in, reading.access, workers=[next(iter(client.nthreads()))])
+            known: dict[str, int] = client.nthreads()  # pyright: ignore[reportAssignmentType]  # not async
+            client.run(_log_in, reading.access, workers=list(known)[:1])
         client.register_plugin(ReadingPlugin(reading))
     except FetchError as error:
         if error.transient:

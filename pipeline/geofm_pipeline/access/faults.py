@@ -43,11 +43,14 @@ class FetchError(Exception):
     fault : the kind
     cause : what is wrong and what to do, in words a user understands
     retry_after_s : seconds that the server asked to wait, None where it did not
+    unreached : the host has never answered this process, so that a long wait for it is not to be justified
     """
 
-    def __init__(self, fault: Fault, cause: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, fault: Fault, cause: str, *, retry_after_s: float | None = None, unreached: bool = False
+    ) -> None:
         super().__init__(cause)
-        self.fault, self.cause, self.retry_after_s = fault, cause, retry_after_s
+        self.fault, self.cause, self.retry_after_s, self.unreached = fault, cause, retry_after_s, unreached
 
     @property
     def transient(self) -> bool:
@@ -60,8 +63,8 @@ class FetchError(Exception):
         return self.fault not in OF_THE_FILE
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuilt, (self.fault, self.cause, self.retry_after_s))
+        return (_rebuilt, (self.fault, self.cause, self.retry_after_s, self.unreached))
 
 
-def _rebuilt(fault: Fault, cause: str, retry_after_s: float | None) -> FetchError:
-    return FetchError(fault, cause, retry_after_s=retry_after_s)
+def _rebuilt(fault: Fault, cause: str, retry_after_s: float | None, unreached: bool) -> FetchError:
+    return FetchError(fault, cause, retry_after_s=retry_after_s, unreached=unreached)

@@ -63,7 +63,8 @@ class ByteSource(Protocol):
         ...
 
 
-_LOCAL = LocalFiles()
+FIRST_ATTEMPTS = 4
+"""Tries of a host that has never answered: a wrong address or a machine without a network is told in seconds."""
 
 
 class ArchiveSource:
@@ -71,13 +72,15 @@ class ArchiveSource:
 
     def __init__(self, access: Access | None = None) -> None:
         self.access, self.tally = access or Access(), Tally()
+        # Of this source alone: a descriptor that outlived its work would read a file that was replaced meanwhile.
+        self._files = LocalFiles()
         self._known: tuple[int, Transport] | None = None
         self._stopped = threading.Event()
 
     def read(self, href: str, start: int, length: int) -> bytes:
         """See :class:`ByteSource`."""
         if is_local(href):
-            return self._counted(lambda: _LOCAL.read(href, start, length))
+            return self._counted(lambda: self._files.read(href, start, length))
         if length <= 0:
             return b""
         response = self._patiently(partial(self._once, href, (start, start + length)))
@@ -86,13 +89,13 @@ class ArchiveSource:
     def read_all(self, href: str) -> bytes:
         """See :class:`ByteSource`."""
         if is_local(href):
-            return self._counted(lambda: _LOCAL.read_all(href))
+            return self._counted(lambda: self._files.read_all(href))
         return self._patiently(partial(self._once, href, None)).body
 
     def size(self, href: str) -> int:
         """See :class:`ByteSource`; FetchError where the server does not say."""
         if is_local(href):
-            return self._counted(lambda: _LOCAL.size(href))
+            return self._counted(lambda: self._files.size(href))
         size = file_size(self._patiently(partial(self._once, href, (0, 1))))
         if size is None:
             raise FetchError(Fault.NO_RANGES, "the server does not say how large the file is")
@@ -137,7 +140,8 @@ class ArchiveSource:
             try:
                 return fetch()
             except FetchError as error:
-                if not error.transient or attempt + 1 == access.attempts or self._stopped.is_set():
+                most = min(access.attempts, FIRST_ATTEMPTS) if error.unreached else access.attempts
+                if not error.transient or attempt + 1 >= most or self._stopped.is_set():
                     self.tally.failed(error.fault)
                     raise
                 self.tally.retried(error.fault)

@@ -34,6 +34,8 @@ class Transport:
 
     def __init__(self, access: Access) -> None:
         self.access = access
+        self._reached: set[str] = set()
+        """Hosts that have answered, whatever they said."""
         self._client = HttpClient(access)
         self._pace = pace.of_this_process(access.requests_per_second)
         self.routes = Routes(access, self._plain)
@@ -86,9 +88,11 @@ class Transport:
                 span=span,
                 signature=target.signature,
             )
-        except FetchError:
+        except FetchError as error:
             tally.sent(0)
+            error.unreached = target.host not in self._reached
             raise
+        self._reached.add(target.host)
         tally.sent(len(response.body))
         if response.status in (429, 503):
             self._pace.slow_down(target.host, min(retry_after_s(response.headers) or 0.0, self.access.longest_wait_s))

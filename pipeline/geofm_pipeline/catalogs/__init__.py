@@ -1,6 +1,6 @@
-"""Catalogue dialects: each file reads one and gives the same SceneTable for the same granules."""
+"""Catalogues: services by name and dialects by file, all of which give the same SceneTable for the same granules."""
 
 from geofm_pipeline.catalogs.resolve import find_scenes
-from geofm_pipeline.catalogs.rows import skipped
+from geofm_pipeline.catalogs.rows import facts, skipped
 
-__all__ = ["find_scenes", "skipped"]
+__all__ = ["facts", "find_scenes", "skipped"]

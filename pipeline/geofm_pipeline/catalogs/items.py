@@ -1,25 +1,28 @@
-"""What a catalogue says about an item, whatever its dialect: id, cloud cover, footprint, absolute hrefs."""
+"""What a catalogue says about items, whatever its dialect: ids, cloud cover, footprints, absolute hrefs, by column."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import numpy as np
-import shapely
+import pyarrow as pa
+from numpy.typing import NDArray
 from shapely.errors import GEOSException
 from shapely.geometry import box, shape
 from shapely.geometry.base import BaseGeometry
 
-from geofm_pipeline.lonlat import polygons, unrolled
+_BATCH = 4096
+"""Items of one batch made from JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogItem:
-    """One item as a dialect found it, not yet judged: it may be no HLS granule at all."""
+    """One item as a JSON dialect found it, not yet judged: it may be no HLS granule at all."""
 
     id: str
     cloud_cover: float
@@ -27,7 +30,40 @@ class CatalogItem:
     geometry: BaseGeometry | None
     """As given, EPSG:4326; None where absent or unreadable."""
     assets: Mapping[str, str]
-    """Asset key → absolute path or URL."""
+    """Asset key → absolute path or URL, never empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemBatch:
+    """Some items by column, not yet judged; every column has one value per item."""
+
+    ids: pa.Array
+    """Strings."""
+    cloud_cover: NDArray[np.float64]
+    """Percent, NaN where unknown."""
+    geometry: NDArray[np.object_]
+    """Shapely geometries as given, EPSG:4326; None where absent or unreadable."""
+    assets: Mapping[str, pa.Array]
+    """Asset key → absolute hrefs, null where the item lacks the asset, never empty."""
+
+
+def batched(items: Iterable[CatalogItem], size: int = _BATCH) -> Iterator[ItemBatch]:
+    """Batches of items of a JSON dialect, in order."""
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield _batch(some)
+
+
+def _batch(items: Sequence[CatalogItem]) -> ItemBatch:
+    geometry = np.empty(len(items), dtype=object)
+    geometry[:] = [item.geometry for item in items]
+    keys = dict.fromkeys(key for item in items for key in item.assets)
+    return ItemBatch(
+        ids=pa.array([item.id for item in items], pa.string()),
+        cloud_cover=np.array([item.cloud_cover for item in items], dtype=np.float64),
+        geometry=geometry,
+        assets={key: pa.array([item.assets.get(key) for item in items], pa.string()) for key in keys},
+    )
 
 
 def item_from_json(feature: Mapping[str, object], *, base: str) -> CatalogItem:
@@ -35,15 +71,20 @@ def item_from_json(feature: Mapping[str, object], *, base: str) -> CatalogItem:
     properties = mapping(feature.get("properties"))
     assets = mapping(feature.get("assets"))
     return CatalogItem(
-        id=str(feature.get("id", "")),
+        id=_encodable(str(feature.get("id", ""))),
         cloud_cover=number(properties.get("eo:cloud_cover")),
         geometry=_geometry(feature.get("geometry"), feature.get("bbox")),
         assets={
             key: absolute_href(href, base)
             for key, asset in assets.items()
-            if isinstance(href := mapping(asset).get("href"), str)
+            if isinstance(href := mapping(asset).get("href"), str) and href
         },
     )
+
+
+def _encodable(text: str) -> str:
+    """The text without lone surrogates, which JSON can express and Arrow cannot."""
+    return text.encode(errors="replace").decode()
 
 
 def absolute_href(href: str, base: str) -> str:
@@ -54,6 +95,7 @@ def absolute_href(href: str, base: str) -> str:
     >>> absolute_href("a/B04.tif", "https://host/x/items.json")
     'https://host/x/a/B04.tif'
     """
+    href = _encodable(href)
     scheme = urlsplit(href).scheme
     if scheme == "file":
         return unquote(urlsplit(href).path)
@@ -61,12 +103,19 @@ def absolute_href(href: str, base: str) -> str:
         return href
     if is_url(base):
         return urljoin(base, href)
+    if base.startswith(("s3://", "gs://")):  # schemes that urljoin does not know
+        return base.partition("://")[0] + urljoin("http" + base[base.index("://") :], href)[4:]
     return os.path.normpath(Path(base).absolute().parent / href)
 
 
 def is_url(text: str) -> bool:
     """True for http and https addresses."""
     return urlsplit(text).scheme in {"http", "https"}
+
+
+def is_remote(text: str) -> bool:
+    """True for everything that the access layer fetches over a network: http, https, s3 and gs."""
+    return urlsplit(text).scheme in {"http", "https", "s3", "gs"}
 
 
 def number(value: object) -> float:
@@ -80,37 +129,6 @@ def number(value: object) -> float:
 def mapping(value: object) -> Mapping[str, object]:
     """The value if it is a mapping, else an empty one: items of strangers hold anything."""
     return value if isinstance(value, Mapping) else {}
-
-
-def repaired(geometries: list[BaseGeometry | None]) -> list[BaseGeometry | None]:
-    """Footprints as valid polygons split at the antimeridian, exteriors counter-clockwise; None where nothing is left.
-
-    Good plain polygons, which nearly all are, take the short way through vectorised calls.
-    """
-    array = np.array(geometries, dtype=object)
-    flat = np.asarray(shapely.force_2d(array))
-    bounds = shapely.bounds(flat)
-    with np.errstate(invalid="ignore"):
-        narrow = (bounds[:, 2] - bounds[:, 0] <= 180) & (bounds[:, 0] >= -180) & (bounds[:, 2] <= 180)
-    good = shapely.is_valid(flat) & (shapely.get_type_id(flat) == _POLYGON) & ~shapely.is_empty(flat) & narrow
-    oriented = flat.copy()
-    oriented[good] = shapely.orient_polygons(flat[good])
-    return [ready if fine else _repaired(geometry) for ready, fine, geometry in zip(oriented, good, flat, strict=True)]
-
-
-_POLYGON = int(shapely.GeometryType.POLYGON)
-
-
-def _repaired(geometry: BaseGeometry | None) -> BaseGeometry | None:
-    if geometry is None:
-        return None
-    try:
-        fixed = polygons(unrolled(geometry))
-    except (GEOSException, ValueError):
-        return None
-    if fixed.is_empty:
-        return None
-    return fixed.geoms[0] if len(fixed.geoms) == 1 else fixed
 
 
 def _geometry(geojson: object, bbox: object) -> BaseGeometry | None:

@@ -1,47 +1,80 @@
 """STAC APIs by URL: the only pystac-client user.
 
 By construction against what real services do (CMR-STAC first): search by bbox and split at the antimeridian, GET,
-at most 100 items per page, time-outs, retries of 429 and 5xx for every method with Retry-After honoured, a page that
-repeats its predecessor is an error, and so is a count that differs from what the service said it matched. Everything
-is filtered again locally.
+at most 100 items per page, a page that repeats its predecessor is an error, and so is a count that differs from what
+the service said it matched. Everything is filtered again locally, nothing by cloud, since CMR-STAC takes 0 for no
+filter. The access layer sends the requests and tries again after time-outs, 429, 5xx and cut bodies.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
+from typing import Any
+from urllib.parse import urlencode
 
+import pyarrow as pa
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
-from urllib3.util.retry import Retry
 
-from geofm_pipeline.catalogs.items import CatalogItem, item_from_json, mapping
+from geofm_pipeline.access.faults import Fault, FetchError
+from geofm_pipeline.access.source import ArchiveSource
+from geofm_pipeline.catalogs.items import CatalogItem, batched, item_from_json, mapping
+from geofm_pipeline.catalogs.request import Request, answering
+from geofm_pipeline.catalogs.rows import scene_table
 from geofm_pipeline.errors import ArchiveError
 from geofm_pipeline.lonlat import Box
-from geofm_pipeline.region import Region
-from geofm_pipeline.years import Years
 
 DIALECT = "STAC API"
 COLLECTIONS = (("HLSL30_2.0", "HLSS30_2.0"), ("hls2-l30", "hls2-s30"), ("HLSL30.v2.0", "HLSS30.v2.0"))
 """Pairs of ids under which services keep the two products (NASA, Planetary Computer, older NASA): the first pair of
 which a service has at least one is searched, all its collections where it has none."""
 PAGE_SIZE = 100  # CMR-STAC caps it there without a word
-_TIMEOUT_S = (20.0, 120.0)  # connect, read: CMR-STAC takes tens of seconds for a page on a bad day
 _EPOCH = date(1970, 1, 1)
 
 
-def retry_policy(*, total: int = 6, backoff: float = 1.0) -> Retry:
-    """Retries of connections, 429 and 5xx for every method, honouring Retry-After; waits 1, 2, 4 … s otherwise."""
-    return Retry(
-        total=total,
-        status_forcelist=(429, 500, 502, 503, 504),
-        allowed_methods=None,
-        backoff_factor=backoff,
-        respect_retry_after_header=True,
-        raise_on_status=False,
+def search_api(url: str, request: Request) -> pa.Table:
+    """SceneTable of a STAC API; see :func:`geofm_pipeline.catalogs.rows.scene_table`."""
+    api = StacApi(url, request)
+    return scene_table(
+        batched(api.items()),
+        source=url,
+        dialect=DIALECT,
+        region=request.region,
+        years=request.years,
+        known_extent=api.extent,
     )
+
+
+class _SourceIO(StacApiIO):
+    """Sends pystac-client's requests through the access layer."""
+
+    def __init__(self, source: ArchiveSource) -> None:
+        super().__init__()
+        self._source = source
+        self.last: Mapping[str, object] = {}
+        """The newest document."""
+
+    def request(
+        self,
+        href: str,
+        method: str | None = None,
+        headers: dict[str, str] | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> str:
+        if (method or "GET").upper() != "GET":
+            raise APIError(f"its next page is to be asked for by {method}, which a GET search cannot follow")
+        query = urlencode({name: value for name, value in (parameters or {}).items() if value is not None}, safe=",:/")
+        address = f"{href}{'&' if '?' in href else '?'}{query}" if query else href
+        # Headers that a next link names are not sent on: they repeat ours.
+        response = self._source.get(address, headers={"Accept-Encoding": "gzip"})
+        zipped = response.headers.get("content-encoding", "").lower() == "gzip"
+        text = (gzip.decompress(response.body) if zipped else response.body).decode()
+        self.last = mapping(json.loads(text))
+        return text
 
 
 class StacApi:
@@ -54,26 +87,26 @@ class StacApi:
         STAC, repeats a page or delivers another number of items than it matched.
     """
 
-    def __init__(self, url: str, *, retries: Retry | None = None, timeout: tuple[float, float] = _TIMEOUT_S) -> None:
-        self.url = url
-        io = StacApiIO(max_retries=retry_policy() if retries is None else retries, timeout=timeout)
-        try:
-            self._client = Client.open(url, stac_io=io)
-            # Services forget to declare conformance classes; the search link is what counts.
-            self._client.add_conforms_to("ITEM_SEARCH")
-        except (APIError, ValueError, KeyError) as error:
-            raise _unreadable(url, error) from error
-        self._io = io
-        self._found = self._known_collections()
+    def __init__(self, url: str, request: Request) -> None:
+        self.url, self._request = url, request
+        self._io = _SourceIO(request.source)
+        with answering(f"STAC API {url}"):
+            try:
+                self._client = Client.open(url, stac_io=self._io)
+                # Services forget to declare conformance classes; the search link is what counts.
+                self._client.add_conforms_to("ITEM_SEARCH")
+                self._found = self._known_collections()
+            except (APIError, ValueError, KeyError, OSError) as error:
+                raise _unreadable(url, error) from error
+        self._note_years()
 
-    def items(
-        self, *, region: Region, years: Years, progress: Callable[[str], None] | None = None
-    ) -> Iterator[CatalogItem]:
+    def items(self) -> Iterator[CatalogItem]:
         """Items of the region's boxes and the years, a day more on either side; may repeat ids across boxes."""
-        for box in region.boxes:
-            for first, last in years.spans:
+        for box in self._request.region.boxes:
+            for first, last in self._request.years.spans:
                 for collection in self._found or (None,):
-                    yield from self._search(box, first - 1, last + 1, collection, progress)
+                    with answering(f"STAC API {self.url}"):
+                        yield from self._search(box, first - 1, last + 1, collection)
 
     def extent(self) -> str:
         """What the collections say they hold in time and space, '' when they do not say."""
@@ -86,6 +119,17 @@ class StacApi:
             said.append(f"{name} holds {when}{where}")
         return "; ".join(said)
 
+    def _note_years(self) -> None:
+        """Say which of the years lie before the collections begin, as the Planetary Computer's do in 2020."""
+        extents = [mapping(document.get("extent")) for document in self._found.values()]
+        starts = [spans[0][0] for extent in extents if (spans := _inner(extent, "temporal", "interval")) and spans[0]]
+        years = [int(str(start)[:4]) for start in starts if str(start)[:4].isdigit()]
+        early = [year for year in self._request.years.years if years and year < min(years)]
+        if early and len(years) == len(self._found):
+            self._request.note(
+                f"{self.url} has granules from {min(years)} on only, so {', '.join(map(str, early))} will have none."
+            )
+
     def _known_collections(self) -> dict[str, Mapping[str, object]]:
         for pair in COLLECTIONS:
             found = {name: document for name in pair if (document := self._collection(name)) is not None}
@@ -95,17 +139,16 @@ class StacApi:
 
     def _collection(self, name: str) -> Mapping[str, object] | None:
         try:
-            return mapping(json.loads(self._io.request(f"{self.url.rstrip('/')}/collections/{name}")))
-        except APIError as error:
-            if error.status_code in (400, 404):
+            document = mapping(json.loads(self._io.request(f"{self.url.rstrip('/')}/collections/{name}")))
+        except FetchError as error:
+            if error.fault in (Fault.MISSING, Fault.REFUSED):  # 404, or 400 from services that dislike the name
                 return None
-            raise _unreadable(self.url, error) from error
-        except ValueError as error:
-            raise _unreadable(self.url, error) from error
+            raise
+        if document.get("id") != name:
+            raise self._not("a collection", document)
+        return document
 
-    def _search(
-        self, box: Box, first: int, last: int, collection: str | None, progress: Callable[[str], None] | None
-    ) -> Iterator[CatalogItem]:
+    def _search(self, box: Box, first: int, last: int, collection: str | None) -> Iterator[CatalogItem]:
         search = self._client.search(
             method="GET",
             bbox=box,
@@ -118,22 +161,41 @@ class StacApi:
             for page in search.pages_as_dicts():
                 features = page.get("features") or []
                 ids = frozenset(str(feature.get("id")) for feature in features)
-                if ids and ids == previous:
+                if not ids - previous:
                     raise ArchiveError(
                         f"{self.url} sent the same page twice after {received:,} of {matched} items: its paging is "
                         f"broken, so no search there can be complete; try again later or use another --catalog"
                     )
                 previous, received, matched = ids, received + len(features), _matched(page, matched)
-                if progress is not None:
-                    progress(f"catalogue: {received:,} of {matched if matched is not None else '?'} items")
+                total = f"{matched:,}" if matched is not None else "?"
+                self._request.say(f"catalogue: {received:,} of {total} items of {collection or 'all collections'}")
                 yield from (item_from_json(feature, base=self.url) for feature in features)
-        except (APIError, ValueError, KeyError) as error:
+        except (APIError, ValueError, KeyError, OSError) as error:
             raise _unreadable(self.url, error) from error
-        if matched is not None and matched != received:
+        self._check_complete(received, _matched(self._io.last, matched))
+
+    def _check_complete(self, received: int, matched: int | None) -> None:
+        """Raise unless the last page was items without a successor, and as many arrived as were matched."""
+        last = self._io.last
+        if not isinstance(last.get("features"), list):
+            raise self._not("items", last)
+        links = last.get("links")
+        more = isinstance(links, list) and any(mapping(link).get("rel") == "next" for link in links)
+        if more or (matched is not None and matched != received):
+            total = "more" if matched is None else f"{matched:,}"
             raise ArchiveError(
-                f"{self.url} matched {matched:,} items but delivered {received:,}: the search is incomplete; run the "
-                f"same command again, or use another --catalog if it persists"
+                f"{self.url} matched {total} items but delivered {received:,}: the search is incomplete; run the same "
+                "command again, or use another --catalog if it persists"
             )
+
+    def _not(self, wanted: str, document: Mapping[str, object]) -> ArchiveError:
+        """An answer with status 200 that is something else."""
+        kind = f"a document of type {document.get('type')!r}"
+        words = str(document.get("errors") or document.get("detail") or kind)[:200]
+        return ArchiveError(
+            f"STAC API {self.url} cannot be read: instead of {wanted} it sent {words}; run the same command later, or "
+            "use another --catalog"
+        )
 
 
 def _matched(page: Mapping[str, object], before: int | None) -> int | None:
@@ -151,9 +213,8 @@ def _date(day: int) -> str:
 
 
 def _unreadable(url: str, error: Exception) -> ArchiveError:
-    status = getattr(error, "status_code", None)
     text = " ".join(str(error).split())[:300]
     return ArchiveError(
-        f"STAC API {url} cannot be read{f' (HTTP {status})' if status else ''}: {text}; it was tried again with "
-        f"growing waits. Check the address, or run the same command later"
+        f"STAC API {url} cannot be read: {text}; check the address, run the same command later, or use another "
+        "--catalog"
     )

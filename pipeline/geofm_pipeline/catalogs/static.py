@@ -1,4 +1,4 @@
-"""Static STAC catalogues: JSON files that link to one another, on disk or on a web server, read with pystac.
+"""Static STAC catalogues: JSON files that link to one another, on disk or behind a network, read with pystac.
 
 Costs one read per item, so large archives are better given as STAC GeoParquet.
 """
@@ -8,18 +8,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pystac
-from pystac.stac_io import RetryStacIO
+from pystac.stac_io import DefaultStacIO
 
-from geofm_pipeline.catalogs.items import CatalogItem, item_from_json
+from geofm_pipeline.access.faults import FetchError
+from geofm_pipeline.access.source import ArchiveSource
+from geofm_pipeline.catalogs.items import CatalogItem, is_remote, item_from_json
 from geofm_pipeline.errors import ArchiveError
 
 DIALECT = "static STAC catalogue"
 
 
-def static_items(href: str) -> Iterator[CatalogItem]:
+class _SourceIO(DefaultStacIO):
+    """Reads files behind a network as everything else is read there: tried again, counted, paced."""
+
+    def __init__(self, source: ArchiveSource) -> None:
+        super().__init__()
+        self._source = source
+
+    def read_text_from_href(self, href: str) -> str:
+        if not is_remote(href):
+            return super().read_text_from_href(href)
+        return self._source.read_all(href).decode()
+
+
+def static_items(href: str, source: ArchiveSource) -> Iterator[CatalogItem]:
     """All items below a Catalog or Collection file, depth first in the order of the links."""
     try:
-        top = pystac.read_file(href, stac_io=RetryStacIO())
+        top = pystac.read_file(href, stac_io=_SourceIO(source))
         if isinstance(top, pystac.Item):
             yield _item(top, href)
             return
@@ -27,7 +42,7 @@ def static_items(href: str) -> Iterator[CatalogItem]:
             raise ArchiveError(f"{href} is a STAC {type(top).__name__}, not a catalogue of items")
         for item in top.get_items(recursive=True):
             yield _item(item, item.get_self_href() or href)
-    except (pystac.STACError, pystac.STACTypeError, OSError, ValueError, KeyError) as error:
+    except (pystac.STACError, pystac.STACTypeError, FetchError, OSError, ValueError, KeyError) as error:
         raise ArchiveError(
             f"the static catalogue {href} cannot be read to its end: {error}; check that the files it links to are "
             f"there and are JSON, then run again"

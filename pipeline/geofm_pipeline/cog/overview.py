@@ -155,9 +155,7 @@ def _read_blocks(
                 yield block, pixels
 
 
-def _put_next(
-    file: BandFile, block: Block, ways: Iterator[Callable[[], bytes]], pixels: NDArray[np.generic]
-) -> None:
+def _put_next(file: BandFile, block: Block, ways: Iterator[Callable[[], bytes]], pixels: NDArray[np.generic]) -> None:
     """Decode a block from the next way to its bytes: the request shared with others, then one of its own."""
     put_block(file, block, next(ways), pixels)
 

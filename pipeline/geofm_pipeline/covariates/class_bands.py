@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from geofm_pipeline.catalogs.items import is_url
-from geofm_pipeline.covariates.gridded import axis_name, is_gridded, open_gridded
-from geofm_pipeline.errors import ArchiveError, InputError
+from geofm_pipeline.access.source import ByteSource
+from geofm_pipeline.covariates.gridded import UNREADABLE, axis_name, is_gridded, is_remote, open_gridded, unreadable
+from geofm_pipeline.covariates.named_sources import explained
+from geofm_pipeline.errors import ArchiveError, GeofmError, InputError
 from geofm_pipeline.raster import RasterInfo, RasterLevel, Transform, raster_info
 
 OPTION = "--land-cover"
@@ -68,7 +69,7 @@ class ClassBand:
 def class_sources(source: str) -> list[str]:
     """The rasters that a path, URL, folder or glob pattern names, sorted; raises InputError when there are none."""
     path = Path(source).expanduser()
-    if is_url(source) or is_gridded(source) or path.is_file():
+    if is_remote(source) or is_gridded(source) or path.is_file():
         return [source]
     if path.is_dir():
         files = {file for pattern in _RASTERS for file in path.rglob(pattern)}
@@ -85,8 +86,15 @@ def class_sources(source: str) -> list[str]:
 
 
 @contextmanager
-def open_band(source: str, *, pixel_m: float) -> Iterator[ClassBand]:
+def open_band(
+    source: str, *, pixel_m: float, archive: ByteSource | None = None, asked: str | None = None
+) -> Iterator[ClassBand]:
     """Open a band, at the coarsest overview whose pixels are still at most `pixel_m` wide.
+
+    Parameters
+    ----------
+    archive : where remote bytes come from, by default a source of its own
+    asked : name of the source for messages, by default `source`
 
     Raises
     ------
@@ -95,37 +103,63 @@ def open_band(source: str, *, pixel_m: float) -> Iterator[ClassBand]:
     ArchiveError
         When it cannot be read.
     """
+    name = asked or source
+    with ExitStack() as closing:
+        with _decoding(source, name):
+            band = _opened_band(source, pixel_m, archive, asked, closing)
+
+        def read(row: int, col: int, height: int, width: int) -> NDArray[np.generic]:
+            with _decoding(source, name):
+                return band.read(row, col, height, width)
+
+        yield replace(band, read=read)
+
+
+def _opened_band(
+    source: str, pixel_m: float, archive: ByteSource | None, asked: str | None, closing: ExitStack
+) -> ClassBand:
     if is_gridded(source):
-        dataset = open_gridded(source, option=OPTION)
-        try:
-            yield _gridded_band(dataset, source)
-        finally:
-            dataset.close()
-        return
-    info = _info(source)
-    level = RasterLevel(source, level=_overview(info, pixel_m))
+        dataset = open_gridded(source, option=OPTION, archive=archive, asked=asked)
+        closing.callback(dataset.close)
+        return _gridded_band(dataset, source)
+    info = _info(source, archive)
+    level = RasterLevel(source, level=_overview(info, pixel_m), source=archive)
+    closing.callback(level.close)
+    return _raster_band(info, level, source)
+
+
+@contextmanager
+def _decoding(source: str, asked: str) -> Iterator[None]:
+    """Name the source of what goes wrong while it is read."""
     try:
-        yield ClassBand(
-            source=source,
-            height=level.height,
-            width=level.width,
-            transform=level.transform,
-            crs=_crs(info.crs_wkt, source),
-            nodata=info.nodata,
-            listed=info.classes,
-            names=_named_classes(info.legend),
-            unit=info.unit,
-            read=lambda row, col, height, width: level.read(row=row, col=col, height=height, width=width),
-        )
-    finally:
-        level.close()
+        with explained(OPTION, asked):
+            yield
+    except GeofmError:
+        raise
+    except UNREADABLE as error:
+        raise ArchiveError(unreadable(OPTION, source, error)) from error
 
 
-def _info(source: str) -> RasterInfo:
-    if not is_url(source) and not Path(source).expanduser().exists():
+def _raster_band(info: RasterInfo, level: RasterLevel, source: str) -> ClassBand:
+    return ClassBand(
+        source=source,
+        height=level.height,
+        width=level.width,
+        transform=level.transform,
+        crs=_crs(info.crs_wkt, source),
+        nodata=info.nodata,
+        listed=info.classes,
+        names=_named_classes(info.legend),
+        unit=info.unit,
+        read=lambda row, col, height, width: level.read(row=row, col=col, height=height, width=width),
+    )
+
+
+def _info(source: str, archive: ByteSource | None) -> RasterInfo:
+    if not is_remote(source) and not Path(source).expanduser().exists():
         raise InputError(f"{OPTION} {source} does not exist: give a raster, NetCDF or Zarr by path or URL")
     try:
-        info = raster_info(source)
+        info = raster_info(source, source=archive)
     except OSError as error:
         raise ArchiveError(f"{OPTION} {source} cannot be read as a raster: {error}; fetch the file again") from error
     _check_dtype(np.dtype(info.dtype), source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,10 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
-from geofm_pipeline.catalogs.items import is_url
+from geofm_pipeline.access.remembered import Remembering
+from geofm_pipeline.access.settings import Access
+from geofm_pipeline.access.source import ArchiveSource, ByteSource
+from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.cluster import InProcess, Runner
 from geofm_pipeline.covariates.class_bands import ClassBand, class_sources, open_band
 from geofm_pipeline.covariates.class_evidence import continuous_message, why_continuous
+from geofm_pipeline.covariates.gridded import is_remote
+from geofm_pipeline.covariates.named_sources import SourceRecord
 from geofm_pipeline.covariates.result import tile_points
 from geofm_pipeline.errors import InputError
 from geofm_pipeline.lonlat import Box
@@ -62,6 +67,10 @@ class ClassMap:
     """Year of the map where it has several, else None."""
     note: str
     """Which year was chosen, '' where there was no choice."""
+    record: SourceRecord | None = None
+    """Of a source with a name."""
+    tally: Tally = field(default_factory=Tally, compare=False)
+    """What making the index cost."""
 
     @property
     def listed(self) -> bool:
@@ -82,7 +91,16 @@ class ClassMap:
         return tuple(self.rasters[int(i)] for i in np.flatnonzero(boxes_meet(self._boxes, tile_box(tile))))
 
 
-def class_map(source: str, *, years: Years, runner: Runner | None = None) -> ClassMap:
+@dataclass(frozen=True, kw_only=True)
+class HeadersTask:
+    """Some rasters whose headers are read."""
+
+    rasters: tuple[tuple[str, bool], ...]
+    """(path, whether to look at pixels)."""
+    access: Access
+
+
+def class_map(source: str, *, years: Years, runner: Runner | None = None, access: Access | None = None) -> ClassMap:
     """Index of the rasters of a land-cover source; of several years in it the one nearest to `years`.
 
     Raises
@@ -98,13 +116,16 @@ def class_map(source: str, *, years: Years, runner: Runner | None = None) -> Cla
         tuple((path, path in looked_at) for path in paths[start : start + _BATCH])
         for start in range(0, len(paths), _BATCH)
     ]
-    found = dict((runner or InProcess()).run(class_rasters, batches))
-    return _of_one_year(source, [raster for at in range(len(batches)) for raster in found[at]], years)
+    tasks = [HeadersTask(rasters=batch, access=access or Access()) for batch in batches]
+    found = dict((runner or InProcess()).run(class_rasters, tasks))
+    whole = _of_one_year(source, [raster for at in range(len(batches)) for raster in found[at][0]], years)
+    return replace(whole, tally=sum((cost for _, cost in found.values()), Tally()))
 
 
-def class_rasters(batch: Sequence[tuple[str, bool]]) -> list[ClassRaster]:
-    """Headers of (path, whether to look at pixels) in order; a task."""
-    return [_class_raster(path, look) for path, look in batch]
+def class_rasters(task: HeadersTask) -> tuple[list[ClassRaster], Tally]:
+    """Headers of rasters in order and what they cost; a Dask task."""
+    archive = Remembering(ArchiveSource(task.access))
+    return [_class_raster(path, look, archive) for path, look in task.rasters], archive.tally
 
 
 def tile_box(tile: str) -> Box:
@@ -121,8 +142,8 @@ def boxes_meet(boxes: NDArray[np.float64], box: Box) -> NDArray[np.bool_]:
     return np.asarray((south <= box[3]) & (north >= box[1]) & (eastward | westward))
 
 
-def _class_raster(path: str, look: bool) -> ClassRaster:
-    with open_band(path, pixel_m=0.0) as band:
+def _class_raster(path: str, look: bool, archive: ByteSource) -> ClassRaster:
+    with open_band(path, pixel_m=0.0, archive=archive) as band:
         why = why_continuous(band) if look else ""
         if why:
             raise InputError(continuous_message(path, why))
@@ -133,7 +154,7 @@ def _class_raster(path: str, look: bool) -> ClassRaster:
 
 def file_stamp(path: str) -> str:
     """Size and time of change of a local file or of all files in a folder; '' for a URL."""
-    if is_url(path):
+    if is_remote(path):
         return ""
     place = Path(path).expanduser()
     files: Iterable[Path] = sorted(place.rglob("*")) if place.is_dir() else [place]

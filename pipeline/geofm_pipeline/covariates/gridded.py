@@ -6,17 +6,22 @@ Nothing is decoded on opening: calendars of year 1, packed values and fill value
 from __future__ import annotations
 
 import io
+import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import urlsplit
 
-import obstore
 import xarray as xr
-from obstore.store import from_url
 
-from geofm_pipeline.catalogs.items import is_url
+from geofm_pipeline.access.faults import FetchError
+from geofm_pipeline.access.remote_file import RemoteFile
+from geofm_pipeline.access.source import ArchiveSource, ByteSource
 from geofm_pipeline.errors import ArchiveError, InputError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 _NETCDF = (".nc", ".nc4", ".netcdf", ".cdf", ".h5")
 _BUFFER = 1 << 20  # bytes per range request of a remote NetCDF
@@ -29,37 +34,76 @@ _AXES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Axis → (CF standard names, usual names)."""
 
 
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, zlib.error)
+"""What libraries raise for a damaged file or chunk."""
+
+
+def is_remote(source: str) -> bool:
+    """True for http, https, s3 and gs addresses."""
+    return re.match(r"(https?|s3|gs)://", source, re.IGNORECASE) is not None
+
+
 def is_gridded(source: str) -> bool:
     """True when a path or URL names a NetCDF or Zarr and not another raster."""
-    path = urlsplit(source).path if is_url(source) else source
-    plain = path.rstrip("/").lower()
-    return plain.endswith((*_NETCDF, ".zarr")) or (not is_url(source) and _is_zarr(Path(source).expanduser()))
+    if is_remote(source):
+        return _names_zarr(source) or urlsplit(source).path.lower().endswith(_NETCDF)
+    plain = source.rstrip("/").lower()
+    return plain.endswith((*_NETCDF, ".zarr")) or _is_zarr(Path(source).expanduser())
 
 
-def open_gridded(source: str, *, option: str) -> xr.Dataset:
+def _names_zarr(url: str) -> bool:
+    """Whether an address is that of a Zarr: x.zarr, x.zarr-v3, x.zarr/group."""
+    path = urlsplit(url).path.lower()
+    return ".zarr" in path and not path.endswith(_NETCDF)
+
+
+def open_gridded(
+    source: str, *, option: str, archive: ByteSource | None = None, asked: str | None = None
+) -> xr.Dataset:
     """Dataset of a NetCDF 3 or 4 or a Zarr 2 or 3, lazily and undecoded; close it after use.
+
+    Parameters
+    ----------
+    option : the option it came from, for messages
+    archive : where remote bytes come from, by default a source of its own
+    asked : name of the source for messages, by default `source`
 
     Raises
     ------
     InputError
-        When nothing is there or it is neither format; `option` names the option it came from.
+        When nothing is there or it is neither format.
     ArchiveError
         When it is there but cannot be read.
+    FetchError
+        When its bytes cannot be had.
     """
     path = Path(source).expanduser()
-    if not is_url(source) and not path.exists():
+    if not is_remote(source) and not path.exists():
         raise InputError(f"{option} {source} does not exist: give a NetCDF or Zarr by path or URL")
     try:
-        if source.rstrip("/").lower().endswith(".zarr") or (not is_url(source) and _is_zarr(path)):
-            return _open_zarr(source)
-        return _open_netcdf(_opened(source), source, option)
-    except (OSError, ValueError, KeyError, obstore.exceptions.BaseError) as error:
+        if is_remote(source):
+            archive = archive or ArchiveSource()
+            if _names_zarr(source):
+                return _open_remote_zarr(source, archive)
+            return _open_netcdf(_remote_file(source, archive), source, option)
+        if source.rstrip("/").lower().endswith(".zarr") or _is_zarr(path):
+            from zarr.storage import LocalStore
+
+            return _open_zarr(LocalStore(path, read_only=True))
+        return _open_netcdf(path.open("rb"), source, option)
+    except UNREADABLE as error:
         if isinstance(error, InputError):
             raise
-        raise ArchiveError(
-            f"{option} {source} cannot be read: {' '.join(str(error).split())[:300]}; fetch the file "
-            f"again (a Zarr behind http needs consolidated metadata, because web servers list no folders)"
-        ) from error
+        raise ArchiveError(unreadable(option, asked or source, error)) from error
+
+
+def unreadable(option: str, source: str, error: BaseException) -> str:
+    """The message for a file that is there but cannot be decoded."""
+    words = " ".join(str(error).split())[:300] or type(error).__name__
+    return (
+        f"{option} {source} cannot be read: {words}; fetch the file again (a Zarr behind an address needs consolidated "
+        f"metadata, because web servers list no folders), or go on without it: {option} none"
+    )
 
 
 def axis_name(data: xr.Dataset | xr.DataArray, axis: str) -> str | None:
@@ -76,15 +120,22 @@ def _is_zarr(path: Path) -> bool:
     return any((path / marker).exists() for marker in ("zarr.json", ".zgroup", ".zmetadata"))
 
 
-def _open_zarr(source: str) -> xr.Dataset:
-    import zarr
-    from zarr.abc.store import Store
-    from zarr.storage import LocalStore, ObjectStore
+def _open_remote_zarr(source: str, archive: ByteSource) -> xr.Dataset:
+    from geofm_pipeline.access.zarr_store import ArchiveStore
 
-    if is_url(source):
-        store: Store = ObjectStore(from_url(source, client_options={"allow_http": True}), read_only=True)
-    else:
-        store = LocalStore(Path(source).expanduser(), read_only=True)
+    store = ArchiveStore(archive, source)
+    try:
+        return _open_zarr(store)
+    except FileNotFoundError:  # no group: because it was refused, or because there is none
+        refused: FetchError | None = store.refused
+        if refused is not None:
+            raise refused from None
+        raise
+
+
+def _open_zarr(store: Store) -> xr.Dataset:
+    import zarr
+
     consolidated = zarr.open_group(store, mode="r").metadata.consolidated_metadata is not None
     return xr.open_dataset(
         store,  # type: ignore[arg-type]  # xarray takes stores here but does not say so
@@ -97,9 +148,8 @@ def _open_zarr(source: str) -> xr.Dataset:
     )
 
 
-def _opened(source: str) -> BinaryIO:
-    remote = cast(BinaryIO, io.BufferedReader(_Remote(source), _BUFFER)) if is_url(source) else None
-    return remote if remote is not None else Path(source).expanduser().open("rb")
+def _remote_file(source: str, archive: ByteSource) -> BinaryIO:
+    return cast(BinaryIO, io.BufferedReader(RemoteFile(archive, source), _BUFFER))
 
 
 def _open_netcdf(handle: BinaryIO, source: str, option: str) -> xr.Dataset:
@@ -112,39 +162,7 @@ def _open_netcdf(handle: BinaryIO, source: str, option: str) -> xr.Dataset:
     else:
         handle.close()
         raise InputError(f"{option} {source} is no NetCDF (it begins with {magic!r}): give a NetCDF or Zarr")
-    target = handle if is_url(source) else str(Path(source).expanduser())
-    if not is_url(source):
+    target = handle if is_remote(source) else str(Path(source).expanduser())
+    if not is_remote(source):
         handle.close()
     return xr.open_dataset(target, engine=engine, decode_times=False, mask_and_scale=False, decode_coords=False)
-
-
-class _Remote(io.RawIOBase):
-    """A file behind a URL, read by range requests."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._store = from_url(f"{parts.scheme}://{parts.netloc}", client_options={"allow_http": True})
-        self._path = parts.path.lstrip("/")
-        self._size = int(obstore.head(self._store, self._path)["size"])
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed has a private buffer type
-        length = min(len(buffer), self._size - self._at)
-        if length <= 0:
-            return 0
-        buffer[:length] = bytes(obstore.get_range(self._store, self._path, start=self._at, length=length))
-        self._at += length
-        return length

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
+from geofm_pipeline.access.remembered import Remembering
+from geofm_pipeline.access.settings import Access
+from geofm_pipeline.access.source import ArchiveSource, ByteSource
+from geofm_pipeline.cluster import Runner
 from geofm_pipeline.covariates.class_bands import OPTION, ClassBand, open_band
 from geofm_pipeline.covariates.class_evidence import MANY_CLASSES, continuous_message
 from geofm_pipeline.covariates.class_index import ClassMap, class_map
-from geofm_pipeline.covariates.legends import resolve_legend, with_legend
+from geofm_pipeline.covariates.cover_files import named_map
+from geofm_pipeline.covariates.legends import Legend, resolve_legend, with_legend
+from geofm_pipeline.covariates.named_sources import named_source
 from geofm_pipeline.covariates.result import Covariates, by_tile
 from geofm_pipeline.errors import InputError
 from geofm_pipeline.hls.bands import PIXEL_M
@@ -51,15 +58,20 @@ class CoverFacts:
 
 
 def land_cover_fractions(
-    cells: pa.Table, source: str, *, years: Years | None = None, legend: str | None = None
+    cells: pa.Table,
+    source: str,
+    *,
+    years: Years | None = None,
+    legend: str | None = None,
+    access: Access | None = None,
 ) -> Covariates:
     """Cells with a float32 column `lc_<code>` per class that occurs in them: its share of the cell, sum ≤ 1.
 
     Parameters
     ----------
     cells : CELLS
-    source : raster, NetCDF or Zarr by path or URL, folder or glob pattern of rasters; class 0 and the nodata value
-        are no land cover; where rasters overlap their shares are averaged
+    source : raster, NetCDF or Zarr by path or URL, folder or glob pattern of rasters, or a source with a name; class 0
+        and the nodata value are no land cover; where rasters overlap their shares are averaged
     years : where the rasters are of several years, the year nearest to these is used, without them the last
     legend : `worldcover`, `io-lulc` or `none`; None recognises it (geofm_pipeline.covariates.legends)
 
@@ -70,18 +82,20 @@ def land_cover_fractions(
     """
     cells = CELLS.check(cells)
     size = chip_size_of(cells)
-    found = class_map(source, years=years or _LATEST)
+    access, tiles = access or Access(), list(by_tile(cells))
+    found = map_of(source, [tile for tile, _ in tiles], years=years or _LATEST, access=access)
     columns: Shares = {}
-    facts = []
-    for tile, rows in by_tile(cells):
+    facts, archive = [], Remembering(ArchiveSource(access))
+    for tile, rows in tiles:
         paths = [raster.path for raster in found.touching(tile)]
-        shares, seen = tile_shares(cells.take(pa.array(rows)), paths, chip_size=size)
+        here = cells.take(pa.array(rows))
+        shares, seen = tile_shares(here, paths, chip_size=size, archive=archive, asked=source)
         facts.append(seen)
         for code, share in shares.items():
             columns.setdefault(code, np.zeros(cells.num_rows, dtype=np.float32))[rows] = share
     whole = sum_facts(facts)
     check_cover(whole, found)
-    named = resolve_legend(whole.codes, source=found.rasters[0].path, names=found.names, asked=legend)
+    named = map_legend(found, whole, legend)
     table = cells
     for code, values in sorted(columns.items()):
         table = table.append_column(f"{LAND_COVER_PREFIX}{code}", pa.array(values))
@@ -89,18 +103,52 @@ def land_cover_fractions(
     return Covariates(table=with_legend(CELLS.check(table), named), note="; ".join(filter(None, notes)))
 
 
-def tile_shares(cells: pa.Table, paths: Sequence[str], *, chip_size: int) -> tuple[Shares, CoverFacts]:
+def map_of(
+    source: str,
+    tiles: Sequence[str],
+    *,
+    years: Years,
+    access: Access,
+    runner: Runner | None = None,
+    shelf: Path | None = None,
+) -> ClassMap:
+    """The map behind `--land-cover`: of a source with a name the files around the tiles, else all that are there.
+
+    `shelf` is a folder of the user's cache for sources with a name.
+    """
+    named = named_source(OPTION, source)
+    if named is not None:
+        return named_map(named, tiles, years=years, access=access, shelf=shelf)
+    return class_map(source, years=years, runner=runner, access=access)
+
+
+def map_legend(found: ClassMap, facts: CoverFacts, asked: str | None) -> Legend:
+    """What the codes of a map mean (geofm_pipeline.covariates.legends)."""
+    name = found.source if found.record is not None else found.rasters[0].path
+    return resolve_legend(facts.codes, source=name, names=found.names, asked=asked)
+
+
+def tile_shares(
+    cells: pa.Table,
+    paths: Sequence[str],
+    *,
+    chip_size: int,
+    archive: ByteSource | None = None,
+    asked: str | None = None,
+) -> tuple[Shares, CoverFacts]:
     """Shares of the classes that occur in the cells of one tile, and their facts.
 
     Parameters
     ----------
     cells : CELLS of one tile
     paths : rasters that may show some of it
+    archive : where remote bytes come from, by default a source of its own
+    asked : name of the source for messages, by default that of a raster
     """
     counted, coarsest = _Shares(cells.num_rows), 0.0
     corners = cell_corners(cells, chip_size) if cells.num_rows else np.empty((0, 2, 2, 2))
     for path in paths if cells.num_rows else ():
-        with open_band(path, pixel_m=chip_size * PIXEL_M / _FINE) as band:
+        with open_band(path, pixel_m=chip_size * PIXEL_M / _FINE, archive=archive, asked=asked) as band:
             coarsest = max(coarsest, band.pixel_m)
             _add_band(counted, band, corners, chip_size * PIXEL_M)
     shares = counted.columns()

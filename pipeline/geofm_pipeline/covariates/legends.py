@@ -35,7 +35,9 @@ SURE_CODES = 4
 """Distinct codes of WorldCover, all among its own, below which another map may well have them too."""
 _KNOWN: Mapping[str, Mapping[int, str]] = {"worldcover": WORLDCOVER_GROUPS, "io-lulc": IO_LULC_GROUPS, "none": {}}
 _TITLES = {"worldcover": "ESA WorldCover", "io-lulc": "IO LULC", "none": "none"}
-_IO_FILE = re.compile(r"\d{2}[C-X]_20\d{6}-20\d{6}|io[-_]?lulc|lulc.*(impact|esri)|esri.*lulc", re.IGNORECASE)
+_IO_FILE = re.compile(
+    r"\d{2}[C-X]_20\d{2}(?:\d{4}-20\d{6})?\b|io[-_]?lulc|lulc.*(impact|esri)|esri.*lulc", re.IGNORECASE
+)
 _METADATA = b"geofm_legend"
 
 
@@ -79,9 +81,9 @@ def resolve_legend(
         return _asked(found, asked, source)
     stem = PurePosixPath(source.rstrip("/")).name
     if "worldcover" in stem.lower() and found <= set(WORLDCOVER_GROUPS):
-        return Legend(title=_TITLES["worldcover"], groups=WORLDCOVER_GROUPS, why="by the name of the file")
+        return Legend(title=_TITLES["worldcover"], groups=WORLDCOVER_GROUPS, why="by its name")
     if _IO_FILE.search(stem) and found <= set(IO_LULC_GROUPS):
-        return Legend(title=_TITLES["io-lulc"], groups=IO_LULC_GROUPS, why="by the name of the file")
+        return Legend(title=_TITLES["io-lulc"], groups=IO_LULC_GROUPS, why="by its name")
     if found <= set(WORLDCOVER_GROUPS) and _agree(names):
         few = len(found) < SURE_CODES and not names
         why = f"because its codes {', '.join(map(str, sorted(found)))} are all WorldCover's" if few else "by its codes"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,9 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from geofm_pipeline.access.remembered import Remembering
+from geofm_pipeline.access.settings import Access
+from geofm_pipeline.access.source import ArchiveSource, ByteSource
+from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.cells import tile_cells
 from geofm_pipeline.covariates.clear_sky import CLEAR_COLUMN
-from geofm_pipeline.covariates.land_cover import CoverFacts, tile_shares
+from geofm_pipeline.covariates.cover_shelf import kept_shares
+from geofm_pipeline.covariates.land_cover import CoverFacts
 from geofm_pipeline.covariates.weather import WeatherFacts, tile_weather, weather_columns
 from geofm_pipeline.covariates.weather_months import MonthlyMeans, load_means
 from geofm_pipeline.lonlat import polygons
@@ -50,6 +55,12 @@ class TileTask:
     """Land-cover rasters that may show some of it, None without a map."""
     weather: tuple[Path, ...]
     """Monthly means of temperature and precipitation, empty without weather."""
+    access: Access = field(default_factory=Access)
+    """How remote rasters are reached."""
+    map_name: str = ""
+    """Land cover as it was asked for."""
+    shelf: Path | None = None
+    """Folder where shares of whole tiles are kept for other runs, None for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,19 +97,32 @@ class TileFacts:
         return cls(**record)
 
 
-def make_tiles(tasks: Sequence[TileTask]) -> list[TileFacts]:
+@dataclass(frozen=True, kw_only=True)
+class MadeTiles:
+    """What a task of some tiles came to."""
+
+    facts: tuple[TileFacts, ...]
+    """In the order of the tasks."""
+    tally: Tally
+    """What reading rasters cost."""
+
+
+def make_tiles(tasks: Sequence[TileTask]) -> MadeTiles:
     """Make the files of some tiles, in order; a Dask task. Running it twice writes the same bytes."""
-    return [make_tile(task) for task in tasks]
+    archive = Remembering(ArchiveSource(tasks[0].access))
+    return MadeTiles(facts=tuple(make_tile(task, archive) for task in tasks), tally=archive.tally)
 
 
-def make_tile(task: TileTask) -> TileFacts:
-    """Cells and covariates of one tile, written atomically."""
+def make_tile(task: TileTask, archive: ByteSource) -> TileFacts:
+    """Cells and covariates of one tile, written atomically; remote rasters come through `archive`."""
     found = tile_cells(task.tile, task.present, _region(task.region), chip_size=task.chip_size)
     cells = found.table
     table = cells.append_column(CLEAR_COLUMN, pa.array(np.full(cells.num_rows, task.clear, dtype=np.float32)))
     cover = weather = None
     if task.rasters is not None:
-        shares, cover = tile_shares(cells, task.rasters, chip_size=task.chip_size)
+        shares, cover = kept_shares(
+            cells, task.rasters, chip_size=task.chip_size, archive=archive, asked=task.map_name, shelf=task.shelf
+        )
         for code, share in sorted(shares.items()):
             table = table.append_column(f"{LAND_COVER_PREFIX}{code}", pa.array(share))
     if task.weather:

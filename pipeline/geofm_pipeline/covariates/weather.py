@@ -9,34 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geofm_pipeline.cluster import Runner
-from geofm_pipeline.covariates.class_index import file_stamp
-from geofm_pipeline.covariates.gridded import open_gridded
-from geofm_pipeline.covariates.result import Covariates, by_tile, tile_points
-from geofm_pipeline.covariates.weather_grid import LatLonAxes, span
-from geofm_pipeline.covariates.weather_months import (
-    LETTERS,
-    STRIP_POINTS,
-    MeansFile,
-    MonthlyMeans,
-    Strip,
-    StripTask,
-    choose_steps,
-    find_variable,
-    month_means,
-    strip_means,
-    variable_axes,
-)
-from geofm_pipeline.covariates.weather_variables import OPTION, Variable, weather_parts
-from geofm_pipeline.digests import short_digest
+from geofm_pipeline.access.settings import Access
+from geofm_pipeline.covariates.result import Covariates, by_tile
+from geofm_pipeline.covariates.weather_months import LETTERS, MonthlyMeans
+from geofm_pipeline.covariates.weather_prepare import means_in_memory
+from geofm_pipeline.covariates.weather_steps import OPTION
 from geofm_pipeline.errors import InputError
-from geofm_pipeline.workspace import write_text
 from geofm_pipeline.years import Years
 from geofm_sampling.tables import CELLS, WEATHER_PREFIX
 
@@ -44,7 +27,6 @@ _POSSIBLE = {"t": (-95.0, 65.0, "°C"), "p": (0.0, 12_000.0, "mm per month")}
 """Monthly means beyond these were never observed on Earth: then the units in the file are wrong."""
 _DRY = 1.0
 """mm per month: packed precipitation strays below zero by rounding; more than this is a wrong unit or fill value."""
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,25 +43,14 @@ class WeatherFacts:
     """Highest values."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreparedWeather:
-    """Monthly means in files, for the workers."""
-
-    files: tuple[Path, ...]
-    """MeansFile of temperature and of precipitation."""
-    digest: str
-    """Of the source, the years and the means' place on the grid."""
-    notes: tuple[str, ...]
-    """What stood in for what."""
-
-
-def weather_monthly(cells: pa.Table, source: str, *, years: Years) -> Covariates:
+def weather_monthly(cells: pa.Table, source: str, *, years: Years, access: Access | None = None) -> Covariates:
     """Cells with float32 columns `wx_t01`…`wx_t12` (°C) and `wx_p01`…`wx_p12` (mm per month), NaN where unknown.
 
     Parameters
     ----------
     cells : CELLS
-    source : NetCDF or Zarr by path or URL; two by a comma when temperature and precipitation are apart
+    source : NetCDF or Zarr by path or URL; two by a comma when temperature and precipitation are apart; or a source
+        with a name (geofm_pipeline.covariates.named_sources)
     years : months are averaged over these years; a month they lack is averaged over the years the file has
 
     Raises
@@ -90,7 +61,7 @@ def weather_monthly(cells: pa.Table, source: str, *, years: Years) -> Covariates
     """
     cells = CELLS.check(cells)
     tiles = list(by_tile(cells))
-    means, notes = _means_in_memory([tile for tile, _ in tiles], source, years)
+    means, notes = means_in_memory([tile for tile, _ in tiles], source, years=years, access=access)
     values = np.full((24, cells.num_rows), np.nan, dtype=np.float32)
     facts = []
     for _, rows in tiles:
@@ -163,101 +134,3 @@ def weather_note(facts: WeatherFacts) -> list[str]:
         return []
     share = 100 * without / facts.cells
     return [f"{without:,} of {facts.cells:,} cells have no weather ({share:.2g} %): a climate class of their own"]
-
-
-def prepare_weather(
-    folder: Path, tiles: Sequence[str], source: str, *, years: Years, runner: Runner
-) -> PreparedWeather:
-    """Monthly means of both variables around the tiles, in files of `folder`; strips that are there already stay.
-
-    Raises
-    ------
-    InputError
-        As weather_monthly does.
-    """
-    parts = weather_parts(source)
-    datasets = [open_gridded(part, option=OPTION) for part in parts]
-    stamp = [(part, file_stamp(part)) for part in parts]
-    tasks: list[StripTask] = []
-    files, notes = [], list[str]()
-    try:
-        for letter in LETTERS:
-            variable = find_variable(datasets, letter, source)
-            notes += _notes(variable, years, source)
-            axes = variable_axes(variable)
-            rows, cols = _needed(axes, tiles)
-            key = short_digest([stamp, letter, years.years, axes.lat.tolist(), axes.lon.tolist(), cols])
-            strips = [(span, folder / f"{letter}-{key}-{span[0]}-{span[1]}.npy") for span in _strips(rows, cols)]
-            tasks += [
-                StripTask(path=path, source=source, letter=letter, years=years, rows=span, cols=cols)
-                for span, path in strips
-                if not path.exists()
-            ]
-            files.append(_write_means(folder / f"{letter}-{key}.json", axes, cols, strips))
-    finally:
-        for dataset in datasets:
-            dataset.close()
-    for _ in runner.run(strip_means, tasks):
-        pass
-    digest = short_digest([path.read_text() for path in files])
-    return PreparedWeather(files=tuple(files), digest=digest, notes=tuple(dict.fromkeys(notes)))
-
-
-def _write_means(
-    path: Path, axes: LatLonAxes, cols: tuple[int, int], strips: Sequence[tuple[tuple[int, int], Path]]
-) -> Path:
-    """The JSON beside the strips; `strips` are ((first row, stop row), file)."""
-    record = MeansFile(
-        lat=tuple(axes.lat.tolist()),
-        lon=tuple(axes.lon.tolist()),
-        cols=cols,
-        strips=tuple((span[0], file.name) for span, file in strips),
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, record.to_json())
-    return path
-
-
-def _means_in_memory(tiles: Sequence[str], source: str, years: Years) -> tuple[list[MonthlyMeans], list[str]]:
-    datasets = [open_gridded(part, option=OPTION) for part in weather_parts(source)]
-    try:
-        means, notes = [], list[str]()
-        for letter in LETTERS:
-            variable = find_variable(datasets, letter, source)
-            notes += _notes(variable, years, source)
-            axes = variable_axes(variable)
-            chosen, _ = choose_steps(variable, years, source)
-            rows, cols = _needed(axes, tiles)
-            strips = tuple(Strip(span[0], month_means(variable, chosen, span, cols)) for span in _strips(rows, cols))
-            means.append(MonthlyMeans(axes=axes, cols=cols, strips=strips))
-    finally:
-        for dataset in datasets:
-            dataset.close()
-    return means, list(dict.fromkeys(notes))
-
-
-def _notes(variable: Variable, years: Years, source: str) -> list[str]:
-    return [*choose_steps(variable, years, source)[1], *([variable.assumed] if variable.assumed else [])]
-
-
-def _needed(axes: LatLonAxes, tiles: Sequence[str]) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """Runs of rows (first, stop) that some tile needs, and the columns that all of them need."""
-    rows, cols = np.zeros(axes.lat.size, dtype=bool), []
-    for tile in tiles:
-        lon, lat = tile_points(tile)
-        row, col = axes.rows(lat), axes.cols(lon)
-        inside = axes.inside(row, col)
-        if inside.any():
-            first, stop = span(np.clip(row[inside], 0, axes.lat.size - 1), axes.lat.size)
-            rows[first:stop] = True
-            cols += [float(col[inside].min()), float(col[inside].max())]
-    edges = np.flatnonzero(np.diff(np.r_[False, rows, False].astype(np.int8)))
-    runs = [(int(first), int(stop)) for first, stop in zip(edges[::2], edges[1::2], strict=True)]
-    width = axes.lon.size
-    return runs, (0, width) if axes.cyclic else span(np.clip(np.array(cols), 0, width - 1), width)
-
-
-def _strips(runs: Sequence[tuple[int, int]], cols: tuple[int, int]) -> list[tuple[int, int]]:
-    """Runs of rows cut so that none has more than STRIP_POINTS points."""
-    most = max(1, STRIP_POINTS // max(cols[1] - cols[0], 1))
-    return [(at, min(at + most, stop)) for first, stop in runs for at in range(first, stop, most)]

@@ -1,4 +1,4 @@
-"""Which variable of a weather file is temperature or precipitation, in which unit, and which month each step is."""
+"""Which variable of a weather file is temperature or precipitation, and in which unit."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from geofm_pipeline.catalogs.items import is_url
-from geofm_pipeline.covariates.gridded import axis_name
+from geofm_pipeline.covariates.gridded import axis_name, is_remote
+from geofm_pipeline.covariates.weather_steps import OPTION, USUAL, Habits, Steps, attributes, usable_steps
 from geofm_pipeline.errors import InputError
-
-OPTION = "--weather"
-MONTH_DAYS = (31.0, 28.25, 31.0, 30.0, 31.0, 30.0, 31.0, 31.0, 30.0, 31.0, 30.0, 31.0)
 
 _STANDARD = {
     "temperature": ("air_temperature", "surface_air_temperature", "surface_temperature"),
@@ -57,30 +53,11 @@ _PRECIPITATION = {  # unit → (factor to mm, per what)
     "cm": (10.0, "step"),
     "inch": (25.4, "step"),
 }
-_REFORM = 1600  # before it calendars differ, and nobody measured weather
 _WORDS = {
     "millimeters": "mm", "millimeter": "mm", "millimetres": "mm", "millimetre": "mm", "meters": "m", "metres": "m",
     "inches": "inch", "in": "inch", "days": "day", "d": "day", "hr": "hour", "h": "hour", "hours": "hour",
     "mon": "month", "months": "month", "sec": "s", "seconds": "s", "second": "s",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steps:
-    """The time axis of a variable."""
-
-    dim: str
-    month: NDArray[np.int64]
-    """1-12 of each step."""
-    year: NDArray[np.int64]
-    """Calendar year of each step, 0 for a climatology."""
-    days: float
-    """Length of a step in days; a month counts as 30.4."""
-
-    @property
-    def monthly(self) -> bool:
-        """Steps are whole months."""
-        return self.days > 27
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,17 +77,20 @@ class Variable:
     lon: str
     assumed: str
     """What had to be assumed, '' if nothing."""
+    source: str = ""
+    """As it was asked for, for messages."""
+    habits: Habits = USUAL
 
 
-def weather_parts(source: str) -> list[str]:
+def source_files(source: str) -> list[str]:
     """The one or two files of a source; a comma inside a URL belongs to it unless both sides are URLs."""
     parts = [part.strip() for part in source.split(",") if part.strip()]
-    return [source] if is_url(source) and not all(is_url(part) for part in parts) else parts
+    return [source] if is_remote(source) and not all(is_remote(part) for part in parts) else parts
 
 
-def temperature_variable(datasets: Sequence[xr.Dataset], source: str) -> Variable:
+def temperature_variable(datasets: Sequence[xr.Dataset], source: str, habits: Habits = USUAL) -> Variable:
     """The air temperature of the files, or the mean of its daily extremes; raises InputError when there is none."""
-    found, pair = _find("temperature", datasets, source), None
+    found, pair = _find("temperature", datasets, habits.variables.get("t")), None
     if found is None:
         high, low = _named(datasets, _HIGHEST), _named(datasets, _LOWEST)
         found, pair = (high, low) if high is not None and low is not None else (None, None)
@@ -121,20 +101,31 @@ def temperature_variable(datasets: Sequence[xr.Dataset], source: str) -> Variabl
         raise _bad_unit(found, source, "K, °C or °F")
     factor, offset = _TEMPERATURE[unit]
     assumed = "temperature is the mean of daily extremes" if pair is not None else ""
-    return _variable(found, () if pair is None else (pair,), factor, offset, "level", source, assumed)
+    others, found_as = () if pair is None else (pair,), _Found(datasets, "t", source, habits)
+    return _variable(found, others, factor, offset, "level", found_as, assumed)
 
 
-def precipitation_variable(datasets: Sequence[xr.Dataset], source: str) -> Variable:
+def precipitation_variable(datasets: Sequence[xr.Dataset], source: str, habits: Habits = USUAL) -> Variable:
     """The precipitation of the files; raises InputError when there is none."""
-    found = _find("precipitation", datasets, source)
+    found = _find("precipitation", datasets, habits.variables.get("p"))
     if found is None:
         raise _missing("precipitation", datasets, source, "mm, mm/day, m or kg m-2 s-1")
     unit = _plain(found)
     if unit not in _PRECIPITATION:
         raise _bad_unit(found, source, "mm, mm/month, mm/day, m or kg m-2 s-1")
     factor, per = _PRECIPITATION[unit]
-    variable = _variable(found, (), factor, 0.0, per, source, "")
+    variable = _variable(found, (), factor, 0.0, per, _Found(datasets, "p", source, habits), "")
     return variable if per != "step" else _per_step(variable)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where a variable was found."""
+
+    datasets: Sequence[xr.Dataset]
+    letter: str
+    source: str
+    habits: Habits
 
 
 def _per_step(variable: Variable) -> Variable:
@@ -153,9 +144,10 @@ def _variable(
     factor: float,
     offset: float,
     per: str,
-    source: str,
+    where: _Found,
     assumed: str,
 ) -> Variable:
+    source = where.source
     data = data.squeeze(drop=True) if 1 in data.shape else data
     lat, lon = axis_name(data, "lat"), axis_name(data, "lon")
     if lat is None or lon is None:
@@ -171,9 +163,11 @@ def _variable(
             f"time, latitude and longitude; choose one level or member and write it to a file of its own"
         )
     others = tuple(other.squeeze(drop=True) if 1 in other.shape else other for other in others)
+    valid = attributes(where.datasets)
+    steps = usable_steps(data, rest[0], source, letter=where.letter, habits=where.habits, valid=valid)
     return Variable(
-        data=data, others=others, steps=_steps(data, rest[0], source), factor=factor, offset=offset, per=per,
-        lat=lat, lon=lon, assumed=assumed,
+        data=data, others=others, steps=steps, factor=factor, offset=offset, per=per, lat=lat, lon=lon,
+        assumed=assumed, source=source, habits=where.habits,
     )  # fmt: skip
 
 
@@ -194,7 +188,9 @@ def _check_axes(data: xr.DataArray, lat: str, lon: str, source: str) -> None:
             )
 
 
-def _find(kind: str, datasets: Sequence[xr.Dataset], source: str) -> xr.DataArray | None:
+def _find(kind: str, datasets: Sequence[xr.Dataset], name: str | None) -> xr.DataArray | None:
+    if name is not None:
+        return _named(datasets, (name,))
     spatial = [
         variable
         for dataset in datasets
@@ -223,41 +219,6 @@ def _plain(variable: xr.DataArray) -> str:
     text = re.sub(r"\bof water( equivalent)?|\bwater\b|\bper\b", lambda m: "/" if m[0] == "per" else "", text)
     text = re.sub(r"([a-z]+)\s*-1\b", r"/\1", text).replace("/m2", "m-2")
     return "".join(_WORDS.get(str(word), str(word)) for word in re.findall(r"/|[a-z]+(?:-?\d+)?", text))
-
-
-def _steps(data: xr.DataArray, dim: str, source: str) -> Steps:
-    size = data.sizes[dim]
-    time = data.coords[dim] if dim in data.coords else None  # noqa: SIM401 - get() makes up a coordinate
-    numbered = time is not None and np.array_equal(np.asarray(time.values, dtype=object), np.arange(1, 13))
-    if size == 12 and (time is None or numbered or "climatology" in time.attrs or _first_year(time) < _REFORM):
-        return Steps(dim=dim, month=np.arange(1, 13), year=np.zeros(12, dtype=np.int64), days=30.4)
-    if time is None:
-        raise InputError(f"{OPTION} {source}: dimension {dim} of {data.name} has {size} steps and no times")
-    stamps = _decoded(time, source)
-    months = stamps.astype("datetime64[M]").astype(np.int64)
-    years = 1970 + months // 12
-    days = float(np.median(np.diff(stamps).astype(np.float64))) / 86_400.0 if size > 1 else 30.4
-    return Steps(dim=dim, month=months % 12 + 1, year=years, days=days)
-
-
-def _first_year(time: xr.DataArray) -> float:
-    """Year of the first step to within one, without a calendar: long-term means are often dated to year 1 or 0."""
-    match = re.match(r"(\w+) since (\d+)", str(time.attrs.get("units", "")))
-    per_year = {"hours": 8766.0, "days": 365.25, "months": 12.0}.get(match[1].lower()) if match else None
-    if match is None or per_year is None:
-        return float(_REFORM)
-    return int(match[2]) + float(np.asarray(time.values).flat[0]) / per_year
-
-
-def _decoded(time: xr.DataArray, source: str) -> NDArray[np.datetime64]:
-    try:
-        values = xr.decode_cf(time.to_dataset(name="steps"))["steps"]
-        return np.asarray(values.values).astype("datetime64[s]")
-    except (ValueError, TypeError, KeyError, OverflowError, ImportError) as error:
-        raise InputError(
-            f"{OPTION} {source}: times of {time.name} ({time.attrs.get('units', 'no units')}, calendar "
-            f"{time.attrs.get('calendar', 'standard')}) cannot be read: {error}; convert them to the standard calendar"
-        ) from error
 
 
 def _missing(kind: str, datasets: Sequence[xr.Dataset], source: str, units: str) -> InputError:

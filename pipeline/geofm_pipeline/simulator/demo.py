@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from geofm_pipeline.simulator.archive import Archive, Progress, build_archive
 from geofm_pipeline.simulator.spec import ArchiveSpec, Extent, resolve_faults
+from geofm_pipeline.user_cache import user_cache
 
 DEMO_REGION = (9.49, 45.91, 10.00, 46.20)
 """(west, south, east, north) in degrees: what `--region demo` stands for."""
@@ -40,12 +40,6 @@ def demo_archive(cache: Path | None = None, *, progress: Progress | None = None,
     spec = demo_spec()
     digest = hashlib.sha256(f"{spec.to_json()}".encode()).hexdigest()[:12]
     return build_archive(spec, (cache or user_cache()) / f"demo-{digest}", progress=progress, workers=workers)
-
-
-def user_cache() -> Path:
-    """`$XDG_CACHE_HOME/geofm`, or `~/.cache/geofm` (XDG Base Directory specification)."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "geofm"
 
 
 def simulate(

@@ -18,21 +18,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.card import Card, versions
 from geofm_pipeline.cells import OwnershipReport
 from geofm_pipeline.cluster import InProcess, Runner
-from geofm_pipeline.covariates.class_index import ClassMap, class_map
+from geofm_pipeline.covariates.class_index import ClassMap
 from geofm_pipeline.covariates.clear_sky import expected_clear
-from geofm_pipeline.covariates.land_cover import check_cover, cover_note, sum_facts
-from geofm_pipeline.covariates.legends import Legend, land_cover_names, resolve_legend, with_legend
+from geofm_pipeline.covariates.land_cover import check_cover, cover_note, map_legend, map_of, sum_facts
+from geofm_pipeline.covariates.legends import Legend, land_cover_names, with_legend
+from geofm_pipeline.covariates.named_sources import SourceRecord, described
 from geofm_pipeline.covariates.tiles import TileFacts, TileTask, made_tile, make_tiles
-from geofm_pipeline.covariates.weather import (
-    PreparedWeather,
-    check_weather,
-    prepare_weather,
-    sum_weather,
-    weather_note,
-)
+from geofm_pipeline.covariates.weather import check_weather, sum_weather, weather_note
+from geofm_pipeline.covariates.weather_prepare import prepare_weather
+from geofm_pipeline.covariates.weather_shelf import PreparedWeather
 from geofm_pipeline.digests import short_digest
 from geofm_pipeline.errors import NothingFoundError
 from geofm_pipeline.ground_coverage import ground_coverage
@@ -60,6 +58,17 @@ class _Sources:
 
     land_cover: ClassMap | None
     weather: PreparedWeather | None
+
+    @property
+    def records(self) -> list[SourceRecord]:
+        """Of the sources that have a name."""
+        found = [source.record for source in (self.land_cover, self.weather) if source is not None]
+        return [record for record in found if record is not None]
+
+    @property
+    def tally(self) -> Tally:
+        """What opening them cost."""
+        return sum((source.tally for source in (self.land_cover, self.weather) if source is not None), Tally())
 
 
 def make_cells(
@@ -91,9 +100,13 @@ def make_cells(
     runner = runner or InProcess()
     folder = space.work / "cells"
     tiles = sorted(set(scenes["tile"].to_pylist()))
+    say_notes(inputs.said, progress, card)
     sources = _open_sources(folder, inputs, tiles, runner, progress)
+    card.reached("covariates", sources.tally)
+    say_notes((record.sentence for record in sources.records), progress, card)
     tasks = _tasks(folder, inputs, design, expected_clear(scenes), tiles, sources)
-    facts = _make_tiles(tasks, runner, progress)
+    facts, cost = _make_tiles(tasks, runner, progress)
+    card.reached("covariates", cost)
     report = _report(facts, inputs, design)
     if not report.cells:
         raise NothingFoundError(
@@ -103,8 +116,13 @@ def make_cells(
     legend, notes = _judged(facts, inputs, design, sources)
     say_notes(filter(None, notes.values()), progress, card)
     cells = _assembled(folder, [task.path for task in tasks], facts, legend)
-    _note_cells(cells, report, inputs, legend, notes, progress, card)
+    _note_cells(cells, report, inputs, legend, {**notes, "sources": _plain(sources.records)}, progress, card)
     return cells
+
+
+def _plain(records: Iterable[SourceRecord]) -> list[dict[str, object]]:
+    """Records for JSON."""
+    return [record.as_dict() for record in records]
 
 
 def covariate_names(cells: pa.Table) -> list[str]:
@@ -124,12 +142,33 @@ def _open_sources(folder: Path, inputs: Inputs, tiles: Sequence[str], runner: Ru
         folder.mkdir(parents=True, exist_ok=True)
     land_cover = weather = None
     if inputs.land_cover is not None:
-        progress.say(f"plan: land cover from {inputs.land_cover}")
-        land_cover = class_map(inputs.land_cover, years=inputs.years, runner=runner)
+        progress.say(f"plan: land cover from {described('--land-cover', inputs.land_cover)}")
+        land_cover = map_of(
+            inputs.land_cover,
+            tiles,
+            years=inputs.years,
+            access=inputs.access,
+            runner=runner,
+            shelf=_shelf(inputs, "land_cover"),
+        )
     if inputs.weather is not None:
-        progress.say(f"plan: weather from {inputs.weather}")
-        weather = prepare_weather(folder / "weather", tiles, inputs.weather, years=inputs.years, runner=runner)
+        progress.say(f"plan: weather from {described('--weather', inputs.weather)}")
+        weather = prepare_weather(
+            folder / "weather",
+            tiles,
+            inputs.weather,
+            years=inputs.years,
+            runner=runner,
+            access=inputs.access,
+            cache=_shelf(inputs, "weather"),
+            progress=progress,
+        )
     return _Sources(land_cover=land_cover, weather=weather)
+
+
+def _shelf(inputs: Inputs, name: str) -> Path | None:
+    """Folder of the user's cache for what was read of named sources."""
+    return None if inputs.cache is None else inputs.cache / name
 
 
 def _tasks(
@@ -146,6 +185,8 @@ def _tasks(
     if not region.exists():
         write_file(region, wkb, folder)
     near = neighbours(tiles)
+    named = sources.land_cover is not None and sources.land_cover.record is not None
+    shelf = _shelf(inputs, "land_cover") if named else None
     common = [_LAYOUT, versions(), region.name, design.chip_size, sources.weather and sources.weather.digest]
     tasks = []
     for tile in tiles:
@@ -162,13 +203,16 @@ def _tasks(
                 clear=clear[tile],
                 rasters=None if rasters is None else tuple(raster.path for raster in rasters),
                 weather=() if sources.weather is None else sources.weather.files,
+                access=inputs.access,
+                map_name=inputs.land_cover or "",
+                shelf=shelf,
             )
         )
     return tasks
 
 
-def _make_tiles(tasks: Sequence[TileTask], runner: Runner, progress: Progress) -> list[TileFacts]:
-    """Facts of all tiles in order; only those without a file of their key are made."""
+def _make_tiles(tasks: Sequence[TileTask], runner: Runner, progress: Progress) -> tuple[list[TileFacts], Tally]:
+    """Facts of all tiles in order and what reading cost; only those without a file of their key are made."""
     wanted = {task.path for task in tasks}
     for old in set(tasks[0].path.parent.glob("*.parquet")) - wanted if tasks else ():
         old.unlink()
@@ -181,9 +225,11 @@ def _make_tiles(tasks: Sequence[TileTask], runner: Runner, progress: Progress) -
     counted = progress.count(
         results, total=len(missing), label="cells", unit="tiles", size=lambda done: len(batches[done[0]])
     )
+    cost = Tally()
     for _, batch in counted if missing else ():
-        facts |= {fact.tile: fact for fact in batch}
-    return [facts[task.tile] for task in tasks]
+        facts |= {fact.tile: fact for fact in batch.facts}
+        cost += batch.tally
+    return [facts[task.tile] for task in tasks], cost
 
 
 def _report(facts: Sequence[TileFacts], inputs: Inputs, design: Design) -> OwnershipReport:
@@ -205,8 +251,7 @@ def _judged(
     if sources.land_cover is not None:
         cover = sum_facts(fact.cover for fact in facts if fact.cover is not None)
         check_cover(cover, sources.land_cover)
-        path, names = sources.land_cover.rasters[0].path, sources.land_cover.names
-        legend = resolve_legend(cover.codes, source=path, names=names, asked=inputs.legend)
+        legend = map_legend(sources.land_cover, cover, inputs.legend)
         said = (sources.land_cover.note, cover_note(cover, design.chip_size), legend.note)
         notes["land_cover_note"] = "; ".join(filter(None, said))
     if sources.weather is not None and inputs.weather is not None:
@@ -261,7 +306,7 @@ def _note_cells(
     report: OwnershipReport,
     inputs: Inputs,
     legend: Legend | None,
-    notes: dict[str, str | None],
+    notes: Mapping[str, object],
     progress: Progress,
     card: Card,
 ) -> None:

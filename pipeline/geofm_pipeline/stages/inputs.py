@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from geofm_pipeline.access.settings import Access
+from geofm_pipeline.catalogs.named import AUTO, NAMES
 from geofm_pipeline.config import SampleConfig
-from geofm_pipeline.errors import InputError
+from geofm_pipeline.covariates.named_sources import NOTHING, TERRACLIMATE, WORLDCOVER, NamedSource, source_names
 from geofm_pipeline.progress import Progress
 from geofm_pipeline.region import Region, parse_region
+from geofm_pipeline.user_cache import user_cache
 from geofm_pipeline.years import Years, parse_years
 
 DEMO = "demo"
@@ -20,46 +24,70 @@ class Inputs:
     region: Region
     years: Years
     catalog: str
-    """Path or URL of the catalogue."""
+    """Path or URL of the catalogue, or the name of a service (geofm_pipeline.catalogs.named)."""
     land_cover: str | None
-    """Path or URL, None without a land-cover map."""
+    """Path, URL or name of a source (geofm_pipeline.covariates.named_sources), None without a land-cover map."""
     weather: str | None
-    """Path or URL, None without weather."""
+    """Path, URL or name of a source, None without weather."""
     legend: str | None = None
     """Legend of the land cover (geofm_pipeline.covariates.legends); None recognises it."""
+    access: Access = field(default_factory=Access)
+    """How archives are reached."""
+    cache: Path | None = None
+    """Folder where what was read of named sources is kept for other runs, None for none."""
+    said: tuple[str, ...] = ()
+    """Why land cover and weather are what they are, where the user did not say."""
 
 
-def resolve_inputs(config: SampleConfig, progress: Progress) -> Inputs:
+def resolve_inputs(config: SampleConfig, access: Access, progress: Progress) -> Inputs:
     """Resolve the options; the demo's archive is made here when it is used for the first time."""
     years = parse_years(config.years)
     if config.region.strip().lower() == DEMO:
-        return _demo_inputs(config, years, progress)
-    region = parse_region(config.region)
-    if config.catalog is None:
-        raise InputError(
-            f"--region {config.region} needs --catalog: name a STAC catalogue, ItemCollection or STAC GeoParquet of "
-            "HLS granules (path or URL) or a STAC API URL; only `--region demo` has an archive of its own"
-        )
+        return _demo_inputs(config, years, access, progress)
+    catalog = config.catalog or AUTO
+    land_cover, why_cover = resolve_source(config.land_cover, WORLDCOVER, catalog)
+    weather, why_weather = resolve_source(config.weather, TERRACLIMATE, catalog)
     return Inputs(
-        region=region,
+        region=parse_region(config.region),
         years=years,
-        catalog=config.catalog,
-        land_cover=config.land_cover,
-        weather=config.weather,
+        catalog=catalog,
+        land_cover=land_cover,
+        weather=weather,
         legend=config.land_cover_legend,
+        access=access,
+        cache=user_cache(),
+        said=tuple(filter(None, (why_cover, why_weather))),
     )
 
 
-def _demo_inputs(config: SampleConfig, years: Years, progress: Progress) -> Inputs:
+def resolve_source(asked: str | None, default: NamedSource, catalog: str) -> tuple[str | None, str]:
+    """A source of land cover or weather, and what the user should know of the choice.
+
+    What was asked for; else the default with a catalogue of the whole archive; else nothing, since a catalogue of
+    the user's own may be of a place without a network.
+    """
+    if asked is not None:
+        return (None if asked.strip().lower() == NOTHING else asked), ""
+    if catalog in NAMES:
+        return default.name, ""
+    names = ", ".join(source_names(default.option))
+    return None, f"no {default.option} (a catalogue of your own brings no default): it takes {names} or a path."
+
+
+def _demo_inputs(config: SampleConfig, years: Years, access: Access, progress: Progress) -> Inputs:
     from geofm_pipeline.simulator import DEMO_REGION, demo_archive
 
     archive = demo_archive(progress=progress.say)
     box = parse_region(",".join(str(edge) for edge in DEMO_REGION))
+    land_cover, _ = resolve_source(config.land_cover or str(archive.land_cover), WORLDCOVER, "")
+    weather, _ = resolve_source(config.weather or str(archive.weather), TERRACLIMATE, "")
     return Inputs(
         region=Region(name=DEMO, geometry=box.geometry, tiles=None),
         years=years,
         catalog=config.catalog or str(archive.items),
-        land_cover=config.land_cover or str(archive.land_cover),
-        weather=config.weather or str(archive.weather),
+        land_cover=land_cover,
+        weather=weather,
         legend=config.land_cover_legend,
+        access=access,
+        cache=user_cache(),
     )

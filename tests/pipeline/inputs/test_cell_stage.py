@@ -29,7 +29,7 @@ from geofm_pipeline.card import Card
 from geofm_pipeline.cells import owned_cells
 from geofm_pipeline.cluster import InProcess, open_runner
 from geofm_pipeline.covariates import land_cover_fractions, land_cover_names, weather_monthly
-from geofm_pipeline.covariates.tiles import TileFacts, TileTask
+from geofm_pipeline.covariates.tiles import MadeTiles, TileFacts, TileTask
 from geofm_pipeline.errors import InputError, NothingFoundError
 from geofm_pipeline.progress import Progress
 from geofm_pipeline.raster import write_cog
@@ -156,7 +156,7 @@ def test_a_stopped_run_continues_with_the_missing_tiles(
     monkeypatch.setattr(stage, "TILES_PER_TASK", 1)
     real, made = stage.make_tiles, list[str]()
 
-    def counted(tasks: Sequence[TileTask]) -> list[TileFacts]:
+    def counted(tasks: Sequence[TileTask]) -> MadeTiles:
         if len(made) == 3:
             raise _Stopped
         made.extend(task.tile for task in tasks)
@@ -184,8 +184,8 @@ def test_a_killed_process_leaves_whole_files_only(tmp_path: Path, sources: tuple
         import test_cell_stage as t, geofm_pipeline.covariates.tiles as tiles, geofm_pipeline.stages.cells as stage
         from pathlib import Path
         real = tiles.make_tile
-        def slow(task):
-            done = real(task); print(task.tile, flush=True); time.sleep(0.5); return done
+        def slow(task, archive):
+            done = real(task, archive); print(task.tile, flush=True); time.sleep(0.5); return done
         tiles.make_tile = slow
         t._make(Path({str(tmp_path / "a")!r}), t._inputs({sources!r}))
     """
@@ -237,14 +237,15 @@ def test_a_torn_file_is_made_again(tmp_path: Path, sources: tuple[str, str]) -> 
 
 
 def test_a_task_returns_a_small_record(tmp_path: Path, sources: tuple[str, str]) -> None:
-    """Facts of a tile are under 2 kB and tasks under 4 kB, whatever the number of cells."""
+    """Facts of a tile are under 2 kB, tasks under 4 kB besides 8 kB of addresses, whatever the number of cells."""
     sizes: list[int] = []
 
     class Weighing(InProcess):
         def run(self, task: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
             for position, result in super().run(task, arguments):
-                sizes.append(len(pickle.dumps(result)) // (len(arguments[position]) if task is stage.make_tiles else 1))
-                assert task is not stage.make_tiles or len(pickle.dumps(arguments[position][0])) < 4096
+                tiles = len(arguments[position]) if task is stage.make_tiles else 1
+                sizes.append(len(pickle.dumps(result)) // tiles)
+                assert len(pickle.dumps(arguments[position])) < 8192 + 4096 * tiles
                 yield position, result
 
     _make(tmp_path, _inputs(sources), runner=Weighing(), design=replace(DESIGN, chip_size=64))

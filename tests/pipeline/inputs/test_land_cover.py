@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ import rasterio
 import xarray as xr
 from numpy.typing import NDArray
 from pyproj import Transformer
+from servers.loopback import App, Request, ranged, serving
+from servers.loopback import Reply as Served
 
 from geofm_pipeline.cells import owned_cells
 from geofm_pipeline.covariates import land_cover_fractions
@@ -200,18 +200,28 @@ def test_smaller_cells_sum_to_larger_ones(size: int, tmp_path: Path) -> None:
     assert (means["mean"] - wanted.reindex(means.index)).abs().max() < 0.06
 
 
+def _behind(folder: Path, ranges: bool) -> App:
+    def app(request: Request) -> Served:
+        file = folder / request.path.lstrip("/")
+        whole = Served(body=file.read_bytes()) if file.is_file() else Served(status=404)
+        return ranged(request, whole) if ranges else whole
+
+    return app
+
+
 def test_a_map_behind_an_address_is_read(cells: pa.Table, tmp_path: Path) -> None:
-    """A COG on a web server gives the same fractions (GDAL keeps Python waiting, so the server is a process)."""
+    """A COG on a web server gives the same fractions."""
     path = Path(_write(tmp_path / "map.tif", _patches((400, 600), 8), west=8.5, north=49.0, step=0.004))
-    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        try:
-            assert server.stdout is not None
-            port = server.stdout.readline().split(" port ")[1].split(" ")[0]
-            remote = land_cover_fractions(cells, f"http://127.0.0.1:{port}/map.tif").table
-        finally:
-            server.terminate()
+    with serving(_behind(tmp_path, ranges=True)) as server:
+        remote = land_cover_fractions(cells, f"{server.url}/map.tif").table
     assert remote.equals(land_cover_fractions(cells, str(path)).table)
+
+
+def test_a_map_without_ranges_is_refused(cells: pa.Table, tmp_path: Path) -> None:
+    """A server that sends whole files only is said, with the remedy."""
+    _write(tmp_path / "map.tif", _patches((400, 600), 8), west=8.5, north=49.0, step=0.004)
+    with serving(_behind(tmp_path, ranges=False)) as server, pytest.raises(ArchiveError, match="download the file"):
+        land_cover_fractions(cells, f"{server.url}/map.tif")
 
 
 def _broken(tmp_path: Path, kind: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from geofm_pipeline.cells import owned_cells
 from geofm_pipeline.cluster import InProcess, open_runner
-from geofm_pipeline.covariates import weather, weather_monthly, weather_months
+from geofm_pipeline.covariates import weather_monthly, weather_months, weather_prepare
 from geofm_pipeline.covariates.gridded import open_gridded
-from geofm_pipeline.covariates.weather import prepare_weather, tile_weather, weather_columns
+from geofm_pipeline.covariates.weather import tile_weather, weather_columns
 from geofm_pipeline.covariates.weather_grid import LatLonAxes, between, local_cols, unturned
 from geofm_pipeline.covariates.weather_months import choose_steps, find_variable, load_means, month_means
+from geofm_pipeline.covariates.weather_parts import Part, grid_parts
+from geofm_pipeline.covariates.weather_prepare import prepare_weather
 from geofm_pipeline.errors import InputError
 from geofm_pipeline.region import parse_region
 from geofm_pipeline.years import parse_years
@@ -77,7 +79,7 @@ def test_means_are_those_of_pandas(daily: str) -> None:
     for letter, name, factor in (("t", "tavg", 1.0), ("p", "prcp", np.array(weather_months.MONTH_DAYS)[:, None, None])):
         variable = find_variable([dataset], letter, daily)
         chosen, notes = choose_steps(variable, YEARS, daily)
-        found = month_means(variable, chosen, (0, 45), (0, 90))
+        found = month_means(variable, chosen, Part(rows=(0, 45), cols=(0, 90)))
         np.testing.assert_allclose(found, wanted[name].values * factor, rtol=1e-4, atol=1e-4)
         assert all("days" in note for note in notes)  # a step every fifth day
     dataset.close()
@@ -87,7 +89,7 @@ def test_blocks_and_strips_change_no_bit(daily: str, cells: pa.Table, monkeypatc
     """A few steps and a few rows at a time give the same cells as everything at once."""
     whole = _months(weather_monthly(cells, daily, years=YEARS).table)
     monkeypatch.setattr(weather_months, "BLOCK_BYTES", 1 << 15)
-    monkeypatch.setattr(weather, "STRIP_POINTS", 500)
+    monkeypatch.setattr(weather_prepare, "STRIP_POINTS", 500)
     assert np.array_equal(whole, _months(weather_monthly(cells, daily, years=YEARS).table), equal_nan=True)
 
 
@@ -95,7 +97,7 @@ def test_files_for_workers_hold_the_same_means(
     daily: str, cells: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Means from files, made in this process or on Dask workers, equal those in memory; made once, they stay."""
-    monkeypatch.setattr(weather, "STRIP_POINTS", 300)
+    monkeypatch.setattr(weather_prepare, "STRIP_POINTS", 300)
     one = prepare_weather(tmp_path / "a", TILES, daily, years=YEARS, runner=InProcess())
     with open_runner(workers=2, scheduler=None, scratch=tmp_path / "dask") as runner:
         other = prepare_weather(tmp_path / "b", TILES, daily, years=YEARS, runner=runner)
@@ -115,9 +117,56 @@ def test_files_for_workers_hold_the_same_means(
     def never(task: Any) -> None:
         raise AssertionError(task)
 
-    monkeypatch.setattr(weather, "strip_means", never)
+    monkeypatch.setattr(weather_prepare, "strip_means", never)
     again = prepare_weather(tmp_path / "a", TILES, daily, years=YEARS, runner=InProcess())
     assert again == one
+
+
+SPANS = st.tuples(st.integers(0, 39), st.integers(1, 12))
+
+
+@given(
+    st.lists(st.tuples(SPANS, SPANS), min_size=1, max_size=6),
+    st.one_of(st.none(), st.tuples(st.integers(1, 15), st.integers(1, 15))),
+    st.integers(1, 400),
+)
+def test_parts_of_a_grid_share_no_chunk(
+    spans: list[tuple[tuple[int, int], tuple[int, int]]], chunks: tuple[int, int] | None, most: int
+) -> None:
+    """Rectangles hold all that is needed, no point and no chunk twice, no chunk for nothing, and have a size limit."""
+    needed = [Part(rows=(r, r + h), cols=(c, c + w)) for (r, h), (c, w) in spans]
+    parts = grid_parts(needed, chunks=chunks, most=most)
+    wanted, count = np.zeros((60, 60), dtype=bool), np.zeros((60, 60), dtype=int)
+    for part in needed:
+        wanted[slice(*part.rows), slice(*part.cols)] = True
+    for part in parts:
+        count[slice(*part.rows), slice(*part.cols)] += 1
+    assert count.max() == 1
+    assert count[wanted].all()
+    if chunks is None:
+        assert all(part.points <= most or part.rows[1] - part.rows[0] == 1 for part in parts)
+        assert (count[~wanted.any(axis=1)] == 0).all()
+        return
+    high, wide = chunks
+
+    def touched(rectangles: Sequence[Part]) -> list[set[tuple[int, int]]]:
+        return [{(r // high, c // wide) for r in range(*part.rows) for c in range(*part.cols)} for part in rectangles]
+
+    of_parts = touched(parts)
+    assert sum(map(len, of_parts)) == len(set().union(*of_parts))
+    assert set().union(*of_parts) == set().union(*touched(needed))
+    assert all(part.points <= most or len(own) == 1 for part, own in zip(parts, of_parts, strict=True))
+
+
+@given(st.lists(st.integers(0, 200), min_size=1, max_size=60, unique=True), st.integers(1, 20), st.integers(1, 30))
+def test_blocks_of_steps_end_with_chunks(steps: list[int], chunk: int, most: int) -> None:
+    """All steps in order, no chunk in two blocks, no more than asked for unless one chunk has more."""
+    index = np.array(sorted(steps))
+    blocks = weather_months._blocks(index, chunk, most)
+    assert [step for start, stop in blocks for step in range(start, stop)] == list(range(index.size))
+    owners = [set((index[start:stop] // chunk).tolist()) for start, stop in blocks]
+    assert sum(map(len, owners)) == len(set().union(*owners))
+    assert all(stop - start <= most or len(own) == 1 for (start, stop), own in zip(blocks, owners, strict=True))
 
 
 def test_only_rows_that_tiles_need_are_read(daily: str, tmp_path: Path) -> None:
@@ -136,7 +185,7 @@ def test_memory_is_bounded_by_the_block_not_by_the_days(tmp_path: Path, monkeypa
     variable = find_variable([dataset], "t", source)
     chosen, _ = choose_steps(variable, YEARS, source)
     tracemalloc.start()
-    month_means(variable, chosen, (0, 120), (0, 120))
+    month_means(variable, chosen, Part(rows=(0, 120), cols=(0, 120)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     dataset.close()
@@ -289,9 +338,9 @@ def test_real_daily_grids_ascend_and_real_climatologies_descend(shared_data: Pat
     variable = find_variable([dataset], "t", "nclimgrid")
     axes = weather_months.variable_axes(variable)
     days = [np.flatnonzero(variable.steps.month == 1)] + [np.array([0])] * 11  # the file has two days of January
-    means = month_means(variable, days, (0, axes.lat.size), (0, axes.lon.size))
+    means = month_means(variable, days, Part(rows=(0, axes.lat.size), cols=(0, axes.lon.size)))
     dataset.close()
-    whole = weather_months.MonthlyMeans(axes=axes, cols=(0, axes.lon.size), strips=(weather_months.Strip(0, means),))
+    whole = weather_months.MonthlyMeans(axes=axes, strips=(weather_months.Strip(row=0, col=0, months=means),))
     fine, coarse = dict[str, float](), dict[str, float]()
     source = f"{folder / 'air.mon.ltm.nc'},{folder / 'precip.mon.ltm.nc'}"
     for tile, cells in places.items():

@@ -35,7 +35,6 @@ from .test_job import dataset_bytes
         (("--years", "2015"), 3, "2022"),
         (("--years", "2023-2021"), 2, "2023-2021"),
         (("--catalog", "absent.json"), 2, "absent.json"),
-        (("--catalog", ""), 2, "needs --catalog"),
         (("--land-cover", "absent.tif"), 2, "absent.tif"),
         (("--weather", "absent.nc"), 2, "absent.nc"),
         (("--min-clear", "1", "--timesteps", "9"), 3, "none of the"),

@@ -104,9 +104,7 @@ def test_an_aligned_chip_costs_one_request_per_band_and_date(scenes: Scenes, req
     [chip] = reader.read([request_for(scenes, 3328, 3328, 256)])
     assert isinstance(chip, Chip)
     needed = sum(sum(stored(scene, 13, 13)) for scene in scenes)
-    assert reader.stats == ReadStats(
-        requests=21, opens=21, bytes_requested=needed + 21 * 16_384, bytes_needed=needed
-    )
+    assert reader.stats == ReadStats(requests=21, opens=21, bytes_requested=needed + 21 * 16_384, bytes_needed=needed)
 
 
 def test_files_are_opened_once_per_call(scenes: Scenes, request_for: Requests) -> None:

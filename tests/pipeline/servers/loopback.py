@@ -1,6 +1,7 @@
 """An HTTP/1.1 server on loopback: fast, with latency, throttled connections, faults on purpose and a log.
 
-One asyncio loop in a thread of its own; an app is a function Request → Reply. It parses just what the project's clients send.
+One asyncio loop in a thread of its own; an app is a function Request → Reply. It parses just what the project's
+clients send.
 """
 
 from __future__ import annotations
