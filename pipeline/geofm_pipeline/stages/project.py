@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from geofm_pipeline.access.local import is_local
@@ -119,7 +118,7 @@ def project(frame: pa.Table, plan: pa.Table, scenes: pa.Table, config: SampleCon
     work = chips * config.timesteps / 4 * max(fill, 0.1) / CHIPS_PER_SECOND + granules / GRANULES_PER_SECOND
     looks = int(first.sum()) if design.information else 0
     requests = round(blocks * REQUESTS_PER_BLOCK) + granules + looks * OVERVIEW_REQUESTS
-    local = all(is_local(href) for href in pc.unique(scenes["href_template"]).to_pylist())
+    local = all(is_local(href) for href in scenes["href_template"].unique().to_pylist())
     paced = None if local else config.requests_per_second
     return Projection(
         units=frame.num_rows,

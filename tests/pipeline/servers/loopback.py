@@ -127,10 +127,25 @@ class Loopback:
             self._loop.run_forever()
         finally:
             server.close()
-            for connection in list(_Connection.alive.get(self, ())):
-                connection.abort()
-            self._loop.run_until_complete(asyncio.sleep(0.01))
+            self._loop.run_until_complete(self._end())
             self._loop.close()
+
+    async def _end(self) -> None:
+        """Close every connection, also those that are only just being accepted."""
+        quiet = 0
+        for _ in range(300):
+            if quiet == 3:
+                break
+            await asyncio.sleep(0.003)
+            alive = list(_Connection.alive.get(self, ()))
+            for connection in alive:
+                connection.abort()
+            quiet = 0 if alive else quiet + 1
+        _Connection.alive.pop(self, None)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 class _Connection(asyncio.Protocol):

@@ -45,15 +45,17 @@ class Proxy:
         ready.set()
         self._loop.run_forever()
         server.close()
-        for writer in self._open:
-            writer.transport.abort()
         self._loop.run_until_complete(self._settled())
         self._loop.close()
 
     async def _settled(self) -> None:
-        """Wait until every tunnel has seen that it is closed."""
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        await asyncio.gather(*others, return_exceptions=True)
+        """Close every tunnel, also those that are only just being opened."""
+        for _ in range(300):
+            for writer in self._open:
+                writer.transport.abort()
+            await asyncio.sleep(0.003)
+            if len(asyncio.all_tasks()) == 1:
+                break
         await asyncio.sleep(0.01)
 
     async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
