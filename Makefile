@@ -32,7 +32,7 @@ demo: $(VENV)/run.stamp ## sample the embedded archive into demo/ and print the 
 	  --heldout 0.2 --block-km 6 --buffer-km 0.5 --out $(OUT)
 
 test: $(VENV)/dev.stamp ## the fast tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 test-heavy: $(VENV)/dev.stamp ## tests that take minutes or several processes
 	$(BIN)/python -m pytest -q -m heavy

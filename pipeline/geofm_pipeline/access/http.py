@@ -130,7 +130,6 @@ class HttpClient:
         handle.setopt(pycurl.CONNECTTIMEOUT_MS, round(1000 * access.connect_timeout_s))
         handle.setopt(pycurl.TIMEOUT_MS, round(1000 * access.timeout_s))
         handle.setopt(pycurl.LOW_SPEED_LIMIT, 1000)
-        handle.setopt(pycurl.LOW_SPEED_TIME, max(1, round(access.stall_s)))
         handle.setopt(pycurl.CAINFO, _authorities())
         return handle
 
@@ -151,6 +150,9 @@ class HttpClient:
         answer: _Answer,
     ) -> None:
         handle.setopt(pycurl.URL, url)
+        # A file's bytes come at once or not at all; a service may think for minutes before its first byte.
+        quiet_s = self._access.stall_s if span is not None else self._access.timeout_s
+        handle.setopt(pycurl.LOW_SPEED_TIME, max(1, round(quiet_s)))
         lines = [f"{name}: {value}" for name, value in headers.items()]
         if span is None:
             handle.unsetopt(pycurl.RANGE)

@@ -30,7 +30,7 @@ class Access:
     timeout_s: float = 120.0
     """Of one request, body included."""
     stall_s: float = 20.0
-    """A body that brings less than 1 kB/s for so long is given up."""
+    """A range of a file that brings less than 1 kB/s for so long is given up."""
     connect_timeout_s: float = 10.0
 
 
