@@ -30,6 +30,9 @@ def run(argv: Sequence[str]) -> int:
         progress.say(f"{PROGRAM}: {error}")
         return error.exit_code
     except KeyboardInterrupt:
+        from geofm_pipeline.access.source import stop_all
+
+        stop_all()  # else the interpreter would wait for threads that wait for servers
         progress.say(f"{PROGRAM}: interrupted; what is written is kept, the same command continues")
         return INTERRUPTED
 

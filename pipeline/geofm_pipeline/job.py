@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from geofm_pipeline.access.faults import OF_THE_LOGIN
+from geofm_pipeline.access.faults import OF_THE_LOGIN, FetchError
 from geofm_pipeline.access.services import changed_fields
 from geofm_pipeline.access.settings import Access, Reading
-from geofm_pipeline.access.transport import needs_earthdata
+from geofm_pipeline.access.transport import needs_earthdata, transport
 from geofm_pipeline.card import Card, versions
 from geofm_pipeline.cluster import Runner, check_address
 from geofm_pipeline.config import SampleConfig, default_out
 from geofm_pipeline.dataset import verify_dataset
-from geofm_pipeline.errors import BlockReadError, GeofmError, InputError, LoginError, ResourceError
+from geofm_pipeline.errors import ArchiveError, BlockReadError, GeofmError, InputError, LoginError, ResourceError
 from geofm_pipeline.lazy_runner import LazyRunner, lazy_runner
 from geofm_pipeline.progress import Progress, human_bytes
 from geofm_pipeline.runlog import RunLog
@@ -100,7 +100,8 @@ class _Job:
         self.card.set("versions", dict(versions()))
         with self._stage("search"):
             scenes = search(self.space, self.inputs, self.access, self.config.refresh, self.progress, self.card)
-        with self._runner(scenes) as runner:
+        reading = self._reading(scenes)
+        with self._runner(reading) as runner:
             with self._stage("plan"):
                 planned = make_plan(self.space, self.inputs, self.config, scenes, runner, self.progress, self.card)
                 self._project(planned, scenes, finished)
@@ -108,11 +109,24 @@ class _Job:
                 self._finish(planned, scenes, runner, finished)
         return self._report()
 
-    def _runner(self, scenes: pa.Table) -> AbstractContextManager[LazyRunner]:
-        """Where tasks run; workers log in first where the files need it."""
+    def _reading(self, scenes: pa.Table) -> Reading:
+        """What workers read with. A login that fails is told now, not after maps and plan were made.
+
+        A foreign cluster's workers have credentials of their own, which this process need not have.
+        """
         templates = set(scenes["href_template"].to_pylist())
         reading = Reading(access=self.access, login=any(needs_earthdata(self.access, href) for href in templates))
         self._note_access(reading)
+        if reading.login and self.config.scheduler is None and not self.config.dry_run:
+            try:
+                transport(self.access).routes.earthdata.token()
+            except FetchError as error:
+                kind = ArchiveError if error.transient else LoginError
+                raise kind(f"NASA's protected files cannot be read: {error.cause}") from None
+        return reading
+
+    def _runner(self, reading: Reading) -> AbstractContextManager[LazyRunner]:
+        """Where tasks run; workers log in first where the files need it."""
         return lazy_runner(
             workers=self.config.workers,
             scheduler=self.config.scheduler,

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from distributed import Client, Scheduler, Worker
 
 
+ANSWER_S = 5.0
+"""For the scheduler to answer; after that a worker keeps the limit for itself."""
+
+
 class LedgerPlugin(SchedulerPlugin):  # type: ignore[misc]  # distributed publishes no types
     """Keeps the ledger of requests on the scheduler; a later run's takes its place."""
 
@@ -70,7 +74,11 @@ class SchedulerBook:
             self._alone.slow_down(host, seconds)
 
     def _ask(self, handler: str, **words: object) -> dict[str, float]:
-        found: dict[str, float] = sync(self._worker.loop, partial(getattr(self._worker.scheduler, handler), **words))
+        found: dict[str, float] = sync(
+            self._worker.loop,
+            partial(getattr(self._worker.scheduler, handler), **words),
+            callback_timeout=ANSWER_S,
+        )
         return found
 
 

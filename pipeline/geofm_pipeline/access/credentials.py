@@ -56,10 +56,12 @@ def find_credentials(login: str) -> Credentials:
     if isinstance(found, Credentials):
         return found
     lacking = "EARTHDATA_PASSWORD" if user else "EARTHDATA_USERNAME" if password else ""
+    half = f" ({lacking} is missing)" if lacking else ""
+    empty = " (EARTHDATA_TOKEN is set but empty)" if "EARTHDATA_TOKEN" in os.environ else ""
     raise FetchError(
         Fault.LOGIN,
         "no NASA Earthdata credentials: neither EARTHDATA_TOKEN nor EARTHDATA_USERNAME with EARTHDATA_PASSWORD is set"
-        f"{f' ({lacking} is missing)' if lacking else ''}, and {found}; accounts are free at {login}/users/new, and "
+        f"{empty}{half}, and {found}; accounts are free at {login}/users/new, and "
         "docs/access.md says how to give one to a run",
     )
 
@@ -98,6 +100,16 @@ def _netrc_credentials(path: Path, host: str) -> Credentials | str:
 def fingerprint(*secrets: str) -> str:
     """A hash that tells whether secrets have changed, so that they need not be kept."""
     return hashlib.sha256("\0".join(secrets).encode()).hexdigest()
+
+
+def looks_like_token(text: str) -> bool:
+    """Whether a text has the form of an Earthdata token (a JWT): three parts by two dots, without blanks.
+
+    >>> looks_like_token("eyJ0.eyJ1.c2ln"), looks_like_token("Bearer eyJ0.eyJ1.c2ln"), looks_like_token("secret")
+    (True, False, False)
+    """
+    parts = text.strip().split(".")
+    return len(parts) == 3 and all(parts) and len(text.split()) == 1
 
 
 def token_expiry(token: str) -> datetime | None:

@@ -7,6 +7,7 @@ S3-compatible server. A worker's own credentials, so they are read where the wor
 from __future__ import annotations
 
 import os
+import time
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,10 @@ import botocore.session
 from botocore.exceptions import BotoCoreError
 
 from geofm_pipeline.access.http import Signature
+
+_NONE_S = 60.0
+"""So long it is remembered that there are no keys."""
+_none_until: dict[int, float] = {}
 
 
 @lru_cache(maxsize=1)
@@ -23,11 +28,14 @@ def _session(process: int) -> Any:
 
 def environment_signature(region: str) -> Signature | None:
     """Keys of this machine, renewed by botocore when they are temporary; None where it has none."""
+    if time.monotonic() < _none_until.get(os.getpid(), 0.0):
+        return None
     try:
         found = _session(os.getpid()).get_credentials()
     except BotoCoreError:
         return None
-    if found is None:
+    if found is None:  # botocore would ask the machine's metadata service at each request
+        _none_until[os.getpid()] = time.monotonic() + _NONE_S
         return None
     keys = found.get_frozen_credentials()
     return Signature(

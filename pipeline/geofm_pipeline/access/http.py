@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,6 +83,7 @@ class HttpClient:
         headers: Mapping[str, str],
         span: tuple[int, int] | None,
         signature: Signature | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Response:
         """GET a URL.
 
@@ -90,6 +91,7 @@ class HttpClient:
         ----------
         span : (first byte, stop) of a range request; None for the whole
         signature : signs the request for S3
+        stopped : asked about once a second and with each piece that arrives; True gives the request up
 
         Raises
         ------
@@ -102,7 +104,11 @@ class HttpClient:
         answer = _Answer()
         try:
             self._prepare(handle, url, headers, span, signature, answer)
+            handle.setopt(pycurl.XFERINFOFUNCTION, lambda *_: stopped())
             handle.perform()
+        except UnicodeError:
+            handle.close()
+            raise FetchError(Fault.REFUSED, "the address holds characters that no address may have") from None
         except pycurl.error as error:
             handle.close()  # its connection is in doubt
             if error.args[0] == pycurl.E_FILESIZE_EXCEEDED:
@@ -124,6 +130,8 @@ class HttpClient:
         access = self._access
         handle.setopt(pycurl.NOSIGNAL, 1)
         handle.setopt(pycurl.FOLLOWLOCATION, 0)
+        handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)  # no redirect leads to a local file
+        handle.setopt(pycurl.NOPROGRESS, 0)
         handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         handle.setopt(pycurl.BUFFERSIZE, _BUFFER)
         handle.setopt(pycurl.TCP_KEEPALIVE, 1)
@@ -199,6 +207,8 @@ def _fetch_error(code: int, answer: _Answer) -> FetchError:
     if code in (pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE):
         remedy = "where a proxy has an authority of its own, name its file in SSL_CERT_FILE"
         return FetchError(fault, f"the server's certificate cannot be trusted; {remedy}")
+    if code == pycurl.E_ABORTED_BY_CALLBACK:
+        return FetchError(Fault.CONNECTION, "the read was given up because the run ends")
     if fault == Fault.REFUSED:
         return FetchError(fault, "the address is malformed or of an unknown kind")
     return FetchError(Fault.CONNECTION, f"the connection failed ({_KINDS.get(code, f'libcurl code {code}')})")

@@ -103,6 +103,9 @@ class Ledger:
         return state
 
 
+_NEVER = threading.Event()
+
+
 class Pace:
     """Makes the threads of one process wait for their turn.
 
@@ -117,8 +120,8 @@ class Pace:
         self._lock = threading.Lock()
         self._queues: dict[str, _Queue] = {}
 
-    def wait(self, host: str) -> float:
-        """Wait until a request may be sent to the host; seconds waited."""
+    def wait(self, host: str, stop: threading.Event | None = None) -> float:
+        """Wait until a request may be sent to the host, or until `stop` is set; seconds that it should have been."""
         with self._lock:
             queue = self._queues.setdefault(host, _Queue())
             queue.waiting += 1
@@ -130,7 +133,7 @@ class Pace:
                 queue.waiting -= 1
         delay = start - self._clock()
         if delay > 0:
-            time.sleep(delay)
+            (stop or _NEVER).wait(delay)
         return max(0.0, delay)
 
     def slow_down(self, host: str, seconds: float) -> None:

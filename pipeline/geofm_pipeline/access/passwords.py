@@ -15,7 +15,7 @@ VARIABLE = "EARTHDATAHUB_TOKEN"
 
 def basic_header(services: Services, url: str) -> dict[str, str]:
     """The Authorization header for the Earth Data Hub; none for any other host, or where there is no token."""
-    if urlsplit(url).netloc != services.era5_land_host:
+    if urlsplit(url).netloc.lower().removesuffix(":443") != services.era5_land_host:
         return {}
     token = os.environ.get(VARIABLE) or _netrc_password(services.era5_land_host)
     if not token:

@@ -45,7 +45,7 @@ class Target:
     @property
     def host(self) -> str:
         """Host and port, which the pace is kept for."""
-        return urlsplit(self.url).netloc
+        return host_key(self.url)
 
 
 class Routes:
@@ -90,22 +90,20 @@ class Routes:
 
     def is_login(self, url: str) -> bool:
         """Whether a redirect leads to the login service, that is, asks for a password."""
-        return urlsplit(url).netloc == urlsplit(self._services.earthdata_login).netloc
+        return host_key(url) == host_key(self._services.earthdata_login)
 
     def _web(self, href: str) -> Target:
-        parts = urlsplit(href)
-        if parts.netloc in self._services.earthdata_hosts:
-            if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost"):
-                raise FetchError(
-                    Fault.REFUSED, "a token is never sent over plain http: the href must begin with https://"
-                )
+        if host_key(href) in self._services.earthdata_hosts:
+            refuse_plain(href)
             signed = self.redirects.get(href)
             if signed is not None:
                 return Target(url=signed, signed_for=href)
             token = self.earthdata.token()
             return Target(url=href, headers={"Authorization": f"Bearer {token}"}, bearer=token)
-        signed = self.signatures.sign(href)
-        return Target(url=signed, headers=basic_header(self._services, href), blob=href if signed != href else "")
+        signed, headers = self.signatures.sign(href), basic_header(self._services, href)
+        if signed != href or headers:
+            refuse_plain(href)
+        return Target(url=signed, headers=headers, blob=href if signed != href else "")
 
     def _s3_twin(self, href: str) -> str | None:
         """The S3 address of a protected file where this process reads by S3, else None."""
@@ -142,6 +140,25 @@ class Routes:
             region=bucket.region,
         )
         return Target(url=url, signature=signature, keys=keys)
+
+
+def host_key(url: str) -> str:
+    """Host of a URL as it is compared: lower case, without a user and without the scheme's own port.
+
+    >>> host_key("https://me:pw@Data.Example:443/x"), host_key("http://127.0.0.1:8080/x")
+    ('data.example', '127.0.0.1:8080')
+    """
+    parts = urlsplit(url)
+    usual = {"https": 443, "http": 80}.get(parts.scheme)
+    host = (parts.hostname or "").lower()
+    return host if parts.port in (None, usual) else f"{host}:{parts.port}"
+
+
+def refuse_plain(href: str) -> None:
+    """Raise FetchError for an address to which no secret may go: plain http beyond this machine."""
+    parts = urlsplit(href)
+    if parts.scheme.lower() != "https" and not (parts.hostname or "").endswith(("127.0.0.1", "localhost")):
+        raise FetchError(Fault.REFUSED, "a token is never sent over plain http: the href must begin with https://")
 
 
 def bucket_address(name: str, key: str, bucket: Bucket) -> str:

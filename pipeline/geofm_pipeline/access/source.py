@@ -12,15 +12,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Protocol, TypeVar
+from weakref import WeakSet
 
 from geofm_pipeline.access.faults import Fault, FetchError
 from geofm_pipeline.access.http import Response
 from geofm_pipeline.access.local import LocalFiles, is_local
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.access.tally import Tally
-from geofm_pipeline.access.transport import Span, Transport, file_size, transport
+from geofm_pipeline.access.transport import Ask, Span, Transport, file_size, transport
 
 T = TypeVar("T")
 
@@ -67,6 +68,21 @@ FIRST_ATTEMPTS = 4
 """Tries of a host that has never answered: a wrong address or a machine without a network is told in seconds."""
 
 
+_ALIVE: WeakSet[ArchiveSource] = WeakSet()
+
+
+def stop_all() -> None:
+    """End what any source of this process waits for: the process is going to end, and its threads with it."""
+    for source in list(_ALIVE):
+        source.stop()
+
+
+@cache
+def _aside() -> ThreadPoolExecutor:
+    """The thread that reads for the main thread."""
+    return ThreadPoolExecutor(1, thread_name_prefix="geofm-aside")
+
+
 class ArchiveSource:
     """Whatever an archive's hrefs name; implements ByteSource. Sources of a process share all but the tally."""
 
@@ -76,6 +92,7 @@ class ArchiveSource:
         self._files = LocalFiles()
         self._known: tuple[int, Transport] | None = None
         self._stopped = threading.Event()
+        _ALIVE.add(self)
 
     def read(self, href: str, start: int, length: int) -> bytes:
         """See :class:`ByteSource`."""
@@ -118,7 +135,8 @@ class ArchiveSource:
         return local if is_local(href) else self.access.in_flight
 
     def _once(self, href: str, span: Span | None, headers: Mapping[str, str] | None = None) -> Response:
-        return self._transport().fetch(href, span, self.tally, headers)
+        ask = Ask(span=span, tally=self.tally, stop=self._stopped, headers=headers or {})
+        return self._transport().fetch(href, ask)
 
     def _transport(self) -> Transport:
         """That of this process; looked up once, and again in a process that was forked off."""
@@ -134,6 +152,16 @@ class ArchiveSource:
             raise
 
     def _patiently(self, fetch: Callable[[], Response]) -> Response:
+        if threading.current_thread() is not threading.main_thread():
+            return self._repeated(fetch)
+        # Signals reach the main thread only between two steps of Python: it must not sit in libcurl.
+        try:
+            return _aside().submit(self._repeated, fetch).result()
+        except (KeyboardInterrupt, SystemExit):
+            self.stop()
+            raise
+
+    def _repeated(self, fetch: Callable[[], Response]) -> Response:
         access = self.access
         wait = access.first_wait_s
         for attempt in range(access.attempts):

@@ -9,24 +9,41 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from geofm_pipeline.access import pace
 from geofm_pipeline.access.answers import code, come_again, licence_refusal, retry_after_s, said
 from geofm_pipeline.access.faults import Fault, FetchError
 from geofm_pipeline.access.http import HttpClient, Response
-from geofm_pipeline.access.routes import Routes, Target
+from geofm_pipeline.access.routes import Routes, Target, host_key
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.access.tally import Tally
 
 Span = tuple[int, int]
 """(first byte, stop)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What is asked of an href, and for whom."""
+
+    span: Span | None
+    """None for the whole."""
+    tally: Tally
+    """Counts what it takes."""
+    stop: threading.Event
+    """Set when the work ends: then nothing is waited for."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 AGENT = "geofm (https://github.com/geofm/geofm)"
 _HOPS = 5
 _RENEWALS = 3  # of credentials or addresses within one read: one of each kind
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_RANGE = re.compile(r"(?i:bytes) (\d+)-(\d+)/(\d+|\*)")
 
 
 class Transport:
@@ -36,11 +53,13 @@ class Transport:
         self.access = access
         self._reached: set[str] = set()
         """Hosts that have answered, whatever they said."""
+        self._here = threading.local()
+        """The stop of the read that a thread is busy with, for the keepers of credentials."""
         self._client = HttpClient(access)
         self._pace = pace.of_this_process(access.requests_per_second)
         self.routes = Routes(access, self._plain)
 
-    def fetch(self, href: str, span: Span | None, tally: Tally, headers: Mapping[str, str] | None = None) -> Response:
+    def fetch(self, href: str, ask: Ask) -> Response:
         """The 200 or 206 answer to one GET of an href; 416 where the span lies behind the end of the file.
 
         Raises
@@ -49,44 +68,51 @@ class Transport:
             With what is wrong; transient ones are not tried again here.
         """
         done: list[str] = []
+        self._here.stop = ask.stop
         while True:
-            target, response = self._followed(href, self.routes.target(href), span, tally, headers or {})
+            try:
+                target, response = self._followed(href, self.routes.target(href), ask)
+            except ValueError:  # of urlsplit, whose message repeats the address
+                raise FetchError(Fault.REFUSED, "the address is malformed") from None
             if response.status in (200, 206, 416):
-                return _checked(response, span)
+                return _checked(response, ask.span, _encodings(ask))
             why = self._renewed(target, response, done) if len(done) < _RENEWALS else ""
             if not why:
                 raise self._refusal(target, response)
-            tally.retried(why)
+            ask.tally.retried(why)
             done.append(why)
 
-    def _followed(
-        self, href: str, target: Target, span: Span | None, tally: Tally, headers: Mapping[str, str]
-    ) -> tuple[Target, Response]:
+    def _followed(self, href: str, target: Target, ask: Ask) -> tuple[Target, Response]:
         """The first answer that is no redirect, and the request it answers; a signed address is kept."""
         for _ in range(_HOPS):
-            response = self._send(target, span, tally, headers)
+            response = self._send(target, ask)
             where = response.headers.get("location", "")
             if response.status not in (301, 302, 303, 307, 308) or not where:
                 return target, response
             where = urljoin(target.url, where)
             if self.routes.is_login(where):
                 return target, response
+            if not where.startswith(("https://", "http://")) or (target.url[:8] == "https://" != where[:8]):
+                raise FetchError(Fault.REFUSED, "the server redirects to an address that is not https")
             if target.bearer:
                 self.routes.redirects.put(href, where, response.headers)
             # Never a credential with a redirect: the address that it leads to carries its own.
             target = Target(url=where, signed_for=target.signed_for or (href if target.bearer else ""))
         raise FetchError(Fault.REFUSED, f"the server redirected {_HOPS} times without an answer")
 
-    def _send(self, target: Target, span: Span | None, tally: Tally, headers: Mapping[str, str]) -> Response:
-        waited = self._pace.wait(target.host)
-        if waited > 1.0:
+    def _send(self, target: Target, ask: Ask) -> Response:
+        tally = ask.tally
+        if self._pace.wait(target.host, ask.stop) > 1.0:
             tally.note("waited for the rate limit")
+        if ask.stop.is_set():
+            raise FetchError(Fault.CONNECTION, "the read was given up because the run ends")
         try:
             response = self._client.get(
                 target.url,
-                headers={"User-Agent": AGENT, "Accept": "*/*", **headers, **target.headers},
-                span=span,
+                headers={"User-Agent": AGENT, "Accept": "*/*", **ask.headers, **target.headers},
+                span=ask.span,
                 signature=target.signature,
+                stopped=ask.stop.is_set,
             )
         except FetchError as error:
             tally.sent(0)
@@ -100,7 +126,8 @@ class Transport:
 
     def _plain(self, url: str, headers: Mapping[str, str]) -> Response:
         """A request of the keepers of credentials: no redirect is followed, no credential added."""
-        return self._send(Target(url=url), None, Tally(), headers)
+        stop = getattr(self._here, "stop", None) or threading.Event()
+        return self._send(Target(url=url), Ask(span=None, tally=Tally(), stop=stop, headers=headers))
 
     def _renewed(self, target: Target, response: Response, done: Sequence[str]) -> str:
         """Renew what the server refused; what was renewed, '' if nothing could be. `done` was renewed before."""
@@ -163,10 +190,10 @@ def _forbidden(target: Target, response: Response) -> FetchError:
     )
 
 
-def _checked(response: Response, span: Span | None) -> Response:
+def _checked(response: Response, span: Span | None, asked_encodings: tuple[str, ...] = ()) -> Response:
     """The answer if it is exactly what was asked for."""
     if response.status == 416:
-        return response
+        return _behind_the_end(response, span)
     if response.is_html:
         raise FetchError(
             Fault.HTML,
@@ -176,10 +203,15 @@ def _checked(response: Response, span: Span | None) -> Response:
     announced = response.headers.get("content-length", "")
     if announced.isdigit() and int(announced) != len(response.body) and not response.cut:
         raise FetchError(Fault.SHORT, f"the body ended after {len(response.body)} of {announced} bytes")
+    if response.headers.get("content-encoding", "identity") not in ("identity", "", *asked_encodings):
+        raise FetchError(Fault.CONTENT, "the server sent compressed bytes that nobody asked for")
     if span is None:
         if response.status == 206 and file_size(response) != len(response.body):
             raise FetchError(Fault.SHORT, "the server sent a part where the whole file was asked for")
         return response
+    whole = response.status == 200 and span[0] == 0 and announced == str(len(response.body)) and not response.cut
+    if whole and len(response.body) <= span[1]:
+        return response  # of a file that is no longer than the range
     if response.status == 200:
         raise FetchError(Fault.NO_RANGES, "the server ignores range requests, so blocks cannot be read from it")
     found = _RANGE.fullmatch(response.headers.get("content-range", ""))
@@ -189,6 +221,24 @@ def _checked(response: Response, span: Span | None) -> Response:
     if int(found[2]) + 1 != stop:
         raise FetchError(Fault.SHORT, f"the server sent {len(response.body)} of {stop - span[0]} bytes")
     return response
+
+
+def _behind_the_end(response: Response, span: Span | None) -> Response:
+    """A 416 is the end of the file only where the file does end before the range."""
+    size = file_size(response)
+    if span is None:
+        raise FetchError(Fault.REFUSED, "the server refused a request for the whole file as a range (416)")
+    if size is not None and size > span[0]:
+        raise FetchError(Fault.SHORT, f"the server refused bytes from {span[0]} of a file that has {size} (416)")
+    if size is None and span[0] == 0:
+        raise FetchError(Fault.REFUSED, "the server refused the first bytes of the file (416)")
+    return response
+
+
+def _encodings(ask: Ask) -> tuple[str, ...]:
+    """Encodings of a body that the caller undoes by itself."""
+    asked = {name.lower(): value for name, value in ask.headers.items()}
+    return tuple(word.strip() for word in asked.get("accept-encoding", "").split(",") if word.strip())
 
 
 def file_size(response: Response) -> int | None:
@@ -214,7 +264,7 @@ def transport(access: Access) -> Transport:
 
 def needs_earthdata(access: Access, href: str) -> bool:
     """Whether reading an href takes a NASA Earthdata account."""
-    return urlsplit(href).netloc in access.services.earthdata_hosts or any(
+    return host_key(href) in access.services.earthdata_hosts or any(
         href.startswith(f"s3://{name}/") and bucket.keys == "earthdata"
         for name, bucket in access.services.buckets.items()
     )

@@ -1,7 +1,7 @@
 """NASA's CMR, granules API: pages of 2,000 by CMR-Search-After; also how many granules it counts.
 
 By construction against what the service does: its count is compared with what arrived, pages may be smaller than asked
-for, a page that repeats its predecessor is an error, and so is an answer that timed out half-way with status 200.
+for, a page without a new granule is an error, and so is an answer that timed out half-way with status 200.
 Nothing is filtered by cloud, since CMR takes 0 for no filter. About 130 µs and 1 kB (compressed) per granule.
 """
 
@@ -24,6 +24,8 @@ from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
 from geofm_pipeline.access.http import Response
+from geofm_pipeline.catalogs.addresses import shown
+from geofm_pipeline.catalogs.arrived import Arrived
 from geofm_pipeline.catalogs.hrefs import NEEDED, file_key
 from geofm_pipeline.catalogs.items import CatalogItem, mapping, number
 from geofm_pipeline.catalogs.request import Request, answering
@@ -106,37 +108,28 @@ def count(request: Request, sensor: Sensor) -> int:
 
 def _search(request: Request, query: Query) -> Iterator[CatalogItem]:
     name, headers = _name(request), dict[str, str]()
-    received, previous, totals = 0, frozenset[str](), set[int]()
+    arrived, totals = Arrived(name, "granules"), set[int]()
     while True:
         with answering(name):
             response = _whole(request, query, headers, name)
         entries = _entries(response, name)
-        ids = frozenset(str(entry.get("id") or entry.get("title")) for entry in entries)
-        if entries and not ids - previous:
-            raise ArchiveError(
-                f"{name} sent the same page twice after {received:,} granules: its paging is broken, so no search "
-                "there can be complete; try again later or use another --catalog"
-            )
-        received += len(ids - previous)
-        previous = ids
         if entries or not totals:
             totals.add(_hits(response, name))
-        request.say(f"catalogue: cmr, {received:,} of {max(totals):,} granules")
+        if entries:
+            arrived.page((str(entry.get("id") or entry.get("title")) for entry in entries), max(totals))
+        request.say(f"catalogue: cmr, {arrived.count:,} of {max(totals):,} granules")
         yield from (item_from_entry(entry) for entry in entries)
         token = response.headers.get("cmr-search-after")
         if not entries or token is None:
             break
         headers = {"CMR-Search-After": token}
     # The total may move while new granules are ingested; then what arrived lies between the first and the last count.
-    if not min(totals) <= received <= max(totals):
-        raise ArchiveError(
-            f"{name} matched {max(totals):,} granules but delivered {received:,}: the search is incomplete; run the "
-            "same command again, or use another --catalog if it persists"
-        )
+    if not min(totals) <= arrived.count <= max(totals):
+        raise arrived.incomplete(f"{max(totals):,}")
 
 
 def _name(request: Request) -> str:
-    return f"CMR ({request.access.services.cmr})"
+    return f"CMR ({shown(request.access.services.cmr)})"
 
 
 def _whole(request: Request, query: Query, headers: Mapping[str, str], name: str) -> Response:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
+from geofm_pipeline.catalogs.addresses import shown
 from geofm_pipeline.catalogs.hrefs import NEEDED
 from geofm_pipeline.catalogs.items import ItemBatch, absolute_href, number
 from geofm_pipeline.errors import ArchiveError
@@ -63,7 +64,7 @@ def file_batches(file: pa.NativeFile, *, region: Region, years: Years, base: str
     ArchiveError
         When the file is no STAC GeoParquet or is damaged.
     """
-    with _named_errors(base):
+    with _named_errors(shown(base)):
         fragment = ds.ParquetFileFormat().make_fragment(file)
         schema = fragment.physical_schema
         columns = _columns(schema, base)
@@ -152,7 +153,7 @@ def _columns(schema: pa.Schema, base: str) -> _Columns:
     absent = [name for name in ("id", "geometry", "assets") if name not in schema.names]
     if absent:
         raise ArchiveError(
-            f"{base} is Parquet but no STAC GeoParquet: its columns lack {', '.join(absent)}; "
+            f"{shown(base)} is Parquet but no STAC GeoParquet: its columns lack {', '.join(absent)}; "
             f"--catalog takes files as stac-geoparquet writes them"
         )
     keys = _asset_keys(schema)

@@ -1,6 +1,7 @@
 """The HLS STAC GeoParquet archive behind a network: one file per collection and month, read by ranges, several at once.
 
-Every month of the years is accounted for: read, before the collection began, not published yet, or an error. What was
+Every month of the years is accounted for: read, before the collection began, not published yet (so that none of the
+months after it is there either), or an error. What was
 found is compared with the number of granules that CMR counts, since the archive is not complete by promise. Only row
 groups that the region may touch are fetched.
 """
@@ -8,8 +9,9 @@ groups that the region may touch are fetched.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
@@ -21,6 +23,7 @@ from shapely.geometry import box
 from geofm_pipeline.access.faults import Fault, FetchError
 from geofm_pipeline.access.remote_file import RemoteFile
 from geofm_pipeline.catalogs import cmr
+from geofm_pipeline.catalogs.addresses import shown
 from geofm_pipeline.catalogs.geoparquet import file_batches
 from geofm_pipeline.catalogs.items import ItemBatch
 from geofm_pipeline.catalogs.merged import merged
@@ -39,6 +42,10 @@ ENOUGH = 0.97
 _FILES_AT_ONCE = 4
 _OPENED_AT_ONCE = 16
 """One small request each."""
+_LOOKED_AHEAD = 6
+"""Months after an absent one that are asked for, to tell a hole from the archive's end."""
+_MANY_FILES, _SAY_EVERY_S = 10, 2.0
+"""Of more files than this not each has a line of progress: every tenth one, or one after these seconds."""
 _ABSENT = (Fault.MISSING, Fault.LOGIN)
 """Who may not list a bucket is answered 403 for a file that is not there, else 404."""
 _EPOCH = date(1970, 1, 1)
@@ -56,6 +63,11 @@ class Month:
     def number(self) -> int:
         """Months since year 0."""
         return 12 * self.year + self.month - 1
+
+    def after(self, count: int) -> Month:
+        """The month of the same collection so many months later."""
+        year, month = divmod(self.number + count, 12)
+        return Month(year=year, month=month + 1, sensor=self.sensor)
 
     def __str__(self) -> str:
         return f"{COLLECTION[self.sensor]} {self.year}-{self.month:02d}"
@@ -94,6 +106,7 @@ class MonthlyArchive:
 
     def __init__(self, request: Request) -> None:
         self._request, self._root = request, request.access.services.geoparquet
+        self._shown = shown(self._root)
         self._found: Counter[Sensor] = Counter()
         """Granules that touch the region's boxes, as CMR counts them."""
         self._lock = threading.Lock()
@@ -101,8 +114,8 @@ class MonthlyArchive:
     def batches(self) -> Iterator[ItemBatch]:
         """Items of the months that are there; then says how they compare with CMR's count."""
         months = self._files()
-        done = Counter[str]()
-        streams = [partial(self._month, month, file, len(months), done) for month, file in months.items()]
+        pace = Pace(len(months))
+        streams = [partial(self._month, month, file, pace) for month, file in months.items()]
         yield from merged(streams, at_once=_FILES_AT_ONCE)
         for sensor in SENSORS:
             if any(month.sensor == sensor for month in wanted_months(self._request)):
@@ -118,13 +131,14 @@ class MonthlyArchive:
     def _files(self) -> dict[Month, RemoteFile]:
         """The wanted months that are there; says which are not there yet."""
         wanted = wanted_months(self._request)
-        with answering(self._root):
+        with answering(self._shown):
             opened = dict(merged([partial(self._opened, month) for month in wanted], at_once=_OPENED_AT_ONCE))
         found = {month: file for month in wanted if (file := opened[month]) is not None}
         if wanted and not found:
             self._check_reachable()
         absent = [month for month in wanted if opened[month] is None]
         self._check_holes(sorted(found), absent)
+        self._check_end(absent)
         late = [month for month in absent if month.year in self._request.years]
         if late:
             self._request.note(
@@ -147,11 +161,11 @@ class MonthlyArchive:
     def _check_reachable(self) -> None:
         """Raise when not even the first month of a collection can be had: then nothing is known about any other."""
         first = [Month(year=year, month=month, sensor=sensor) for sensor, (year, month) in FIRST_MONTH.items()]
-        with answering(self._root):
+        with answering(self._shown):
             there = [month for month in first if self._open(month) is not None]
         if not there:
             raise ArchiveError(
-                f"{self._root} does not answer for any month, not even for {first[0]}, which must be there: it has "
+                f"{self._shown} does not answer for any month, not even for {first[0]}, which must be there: it has "
                 "moved or is closed to the public; name its new place with --services, or use another --catalog"
             )
 
@@ -161,14 +175,30 @@ class MonthlyArchive:
         for month in absent:
             later = any(other.sensor == month.sensor and other.number > month.number for other in found)
             if later or month.number < newest - 1:
-                raise ArchiveError(
-                    f"{self._root} lacks {month} although later months are there: a search would silently miss "
-                    "granules; run the same command later, or use another --catalog"
-                )
+                raise self._hole(month)
 
-    def _month(self, month: Month, file: RemoteFile, total: int, done: Counter[str]) -> Iterator[ItemBatch]:
+    def _check_end(self, absent: list[Month]) -> None:
+        """Raise when one of the months after a run of absent ones is there: then they are no end but a hole."""
+        for last in absent:
+            if last.after(1) in absent:
+                continue
+            with answering(self._shown):
+                hole = any(self._open(last.after(count)) is not None for count in range(1, _LOOKED_AHEAD + 1))
+            if hole:
+                first = last
+                while first.after(-1) in absent:
+                    first = first.after(-1)
+                raise self._hole(first)
+
+    def _hole(self, month: Month) -> ArchiveError:
+        return ArchiveError(
+            f"{self._shown} lacks {month} although later months are there: a search would silently miss granules; run "
+            "the same command later, or use another --catalog"
+        )
+
+    def _month(self, month: Month, file: RemoteFile, pace: Pace) -> Iterator[ItemBatch]:
         request, items = self._request, 0
-        with answering(month.address(self._root)):
+        with answering(shown(month.address(self._root))):
             batches = file_batches(
                 pa.PythonFile(file, mode="r"),
                 region=request.region,
@@ -180,8 +210,8 @@ class MonthlyArchive:
                 self._count(month.sensor, batch)
                 yield batch
         with self._lock:
-            done["files"] += 1
-            request.say(f"catalogue: {done['files']:,} of {total:,} monthly files, {month}: {items:,} items")
+            if pace.is_due():
+                request.say(f"catalogue: {pace.done:,} of {pace.total:,} monthly files, {month}: {items:,} items")
 
     def _count(self, sensor: Sensor, batch: ItemBatch) -> None:
         boxes = [box(*edges) for edges in self._request.region.boxes]
@@ -207,6 +237,24 @@ class MonthlyArchive:
             )
         else:
             request.note(f"The HLS STAC GeoParquet archive has {share}.")
+
+
+class Pace:
+    """Which of so many files have a line of progress: each of a few, else every tenth, after a pause, and the last."""
+
+    def __init__(self, total: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.total, self.done = total, 0
+        self._clock, self._said = clock, clock()
+
+    def is_due(self) -> bool:
+        """Count a file that is done."""
+        self.done += 1
+        now = self._clock()
+        tenth = self.total <= _MANY_FILES or self.done % 10 == 0 or self.done == self.total
+        if tenth or now - self._said >= _SAY_EVERY_S:
+            self._said = now
+            return True
+        return False
 
 
 def _listed(months: list[Month]) -> str:

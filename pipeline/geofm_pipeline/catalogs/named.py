@@ -90,11 +90,11 @@ def _cmr(request: Request) -> pa.Table:
 
 
 def _cmr_stac(request: Request) -> pa.Table:
-    return stac_api.search_api(request.access.services.cmr_stac, request)
+    return stac_api.search_api(request.access.services.cmr_stac, request, both=True)
 
 
 def _planetary_computer(request: Request) -> pa.Table:
-    return stac_api.search_api(request.access.services.planetary_computer, request)
+    return stac_api.search_api(request.access.services.planetary_computer, request, both=True)
 
 
 _SEARCHES: dict[str, Callable[[Request], pa.Table]] = {

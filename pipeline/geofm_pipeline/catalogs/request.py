@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from geofm_pipeline.access.faults import Fault, FetchError
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.access.source import ArchiveSource
+from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.errors import ArchiveError
 from geofm_pipeline.region import Region
 from geofm_pipeline.years import Years
@@ -26,10 +27,19 @@ class Request:
     notes: list[str] = field(default_factory=list)
     """Sentences that belong to the result, such as what a catalogue lacks."""
 
+    sources: list[ArchiveSource] = field(default_factory=list)
+    """What has read for this search."""
+
     @property
     def source(self) -> ArchiveSource:
-        """Where bytes come from."""
-        return ArchiveSource(self.access)
+        """Where bytes come from; counted with the search."""
+        self.sources.append(ArchiveSource(self.access))
+        return self.sources[-1]
+
+    @property
+    def tally(self) -> Tally:
+        """What the search took so far."""
+        return sum((source.tally for source in self.sources), start=Tally())
 
     def note(self, sentence: str) -> None:
         """Tell a sentence that belongs to the result."""

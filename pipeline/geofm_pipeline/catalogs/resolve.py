@@ -13,7 +13,9 @@ import pyarrow as pa
 from geofm_pipeline.access.faults import Fault, FetchError
 from geofm_pipeline.access.remote_file import RemoteFile
 from geofm_pipeline.access.settings import Access
+from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.catalogs import geoparquet, itemcollection, stac_api, static
+from geofm_pipeline.catalogs.addresses import shown
 from geofm_pipeline.catalogs.items import CatalogItem, ItemBatch, batched, is_remote, item_from_json
 from geofm_pipeline.catalogs.named import NAMES, search_named
 from geofm_pipeline.catalogs.request import Request, answering
@@ -40,6 +42,7 @@ def find_scenes(
     cache: Path | None = None,
     refresh: bool = False,
     progress: Callable[[str], None] | None = None,
+    counted: Callable[[Tally], None] | None = None,
 ) -> pa.Table:
     """SceneTable of the HLS v2.0 granules of a catalogue that touch the region in the years.
 
@@ -72,6 +75,14 @@ def find_scenes(
     request = Request(region=region, years=years, access=access or Access(), say=progress or (lambda _: None))
     if catalog not in NAMES and not is_remote(catalog):
         return _from_path(catalog, request)
+    try:
+        return _from_network(catalog, request, cache, refresh)
+    finally:  # also of a search that fails
+        if counted is not None:
+            counted(request.tally)
+
+
+def _from_network(catalog: str, request: Request, cache: Path | None, refresh: bool) -> pa.Table:
     kept = None if cache is None or _is_here(catalog) else SearchCache(cache, catalog, request)
     found = None if kept is None or refresh else kept.load()
     if found is None:
@@ -103,7 +114,7 @@ def _from_path(catalog: str, request: Request) -> pa.Table:
 def _from_url(url: str, request: Request) -> pa.Table:
     if "parquet" in urlsplit(url).path.rpartition(".")[2].lower():
         return _from_parquet_url(url, request)
-    with answering(f"catalogue {url}"):
+    with answering(f"catalogue {shown(url)}"):
         content = request.source.read_all(url)
     if content.startswith(_PARQUET):
         return _opened_parquet(pa.BufferReader(content), url, request)
@@ -119,7 +130,7 @@ def _from_url(url: str, request: Request) -> pa.Table:
 
 def _from_parquet_url(url: str, request: Request) -> pa.Table:
     """By ranges; as a whole where the server has none."""
-    with answering(f"catalogue {url}"):
+    with answering(f"catalogue {shown(url)}"):
         try:
             file = RemoteFile(request.source, url)
         except FetchError as error:
@@ -166,7 +177,7 @@ def _from_json(document: Mapping[str, object], base: str, request: Request) -> p
         case "Catalog" | "Collection":
             dialect, items = static.DIALECT, static.static_items(base, request.source)
         case kind:
-            raise InputError(f"catalogue {base} is JSON of type {kind!r}: give {_KINDS}")
+            raise InputError(f"catalogue {shown(base)} is JSON of type {kind!r}: give {_KINDS}")
     return scene_table(
         batched(items),
         source=base,
@@ -178,6 +189,7 @@ def _from_json(document: Mapping[str, object], base: str, request: Request) -> p
 
 
 def _parsed(text: str, source: str) -> Mapping[str, object]:
+    source = shown(source)
     start = text.lstrip()[:15].lower()
     if start.startswith(("<!doctype", "<html", "<?xml")):
         raise ArchiveError(

@@ -17,6 +17,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
+from geofm_pipeline.catalogs.addresses import shown
 from geofm_pipeline.catalogs.hrefs import Templates
 from geofm_pipeline.catalogs.ids import VERSION, parse_ids, sensor_codes, tile_numbers
 from geofm_pipeline.catalogs.items import ItemBatch
@@ -97,7 +98,7 @@ def scene_table(
             progress(f"catalogue: {read:,} items read, {seen.counts['kept']:,} kept")
     if not seen.counts["kept"]:
         raise NothingFoundError(_nothing(source, region, years, seen, known_extent()))
-    summary = {"source": source, "dialect": dialect, **{name: seen.counts[name] for name in _COUNTS}}
+    summary = {"source": shown(source), "dialect": dialect, **{name: seen.counts[name] for name in _COUNTS}}
     return SCENES.check(kept.table().replace_schema_metadata({"geofm": json.dumps(summary)}))
 
 
@@ -192,7 +193,7 @@ def _nothing(source: str, region: Region, years: Years, seen: _Seen, known_exten
         held = "it delivered no items at all"
     skips = ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in _COUNTS[1:-1] if counts[name])
     return (
-        f"{source} has no HLS granule for region {region.name} in years {years}: {held}"
+        f"{shown(source)} has no HLS granule for region {region.name} in years {years}: {held}"
         f"{f' ({skips})' if skips else ''}; choose --years and --region within the archive, or another --catalog"
     )
 

@@ -1,15 +1,16 @@
 """STAC APIs by URL: the only pystac-client user.
 
 By construction against what real services do (CMR-STAC first): search by bbox and split at the antimeridian, GET,
-at most 100 items per page, a page that repeats its predecessor is an error, and so is a count that differs from what
-the service said it matched. Everything is filtered again locally, nothing by cloud, since CMR-STAC takes 0 for no
-filter. The access layer sends the requests and tries again after time-outs, 429, 5xx and cut bodies.
+at most 100 items per page, a page without a new item is an error, and so is a count of distinct items that differs
+from what the service said it matched. Everything is filtered again locally, nothing by cloud, since CMR-STAC takes 0
+for no filter. The access layer sends the requests and tries again after time-outs, 429, 5xx and cut bodies.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -22,24 +23,34 @@ from pystac_client.stac_api_io import StacApiIO
 
 from geofm_pipeline.access.faults import Fault, FetchError
 from geofm_pipeline.access.source import ArchiveSource
+from geofm_pipeline.catalogs.addresses import shown, shown_in
+from geofm_pipeline.catalogs.arrived import Arrived
 from geofm_pipeline.catalogs.items import CatalogItem, batched, item_from_json, mapping
 from geofm_pipeline.catalogs.request import Request, answering
-from geofm_pipeline.catalogs.rows import scene_table
+from geofm_pipeline.catalogs.rows import scene_table, with_facts
 from geofm_pipeline.errors import ArchiveError
+from geofm_pipeline.hls.bands import SENSORS
 from geofm_pipeline.lonlat import Box
 
 DIALECT = "STAC API"
 COLLECTIONS = (("HLSL30_2.0", "HLSS30_2.0"), ("hls2-l30", "hls2-s30"), ("HLSL30.v2.0", "HLSS30.v2.0"))
-"""Pairs of ids under which services keep the two products (NASA, Planetary Computer, older NASA): the first pair of
-which a service has at least one is searched, all its collections where it has none."""
+"""Pairs of ids, in the order of SENSORS, under which services keep the two products (NASA, Planetary Computer, older
+NASA): the first pair that a service has is searched, half a pair where it has no whole one, else all collections."""
 PAGE_SIZE = 100  # CMR-STAC caps it there without a word
 _EPOCH = date(1970, 1, 1)
+_STATUS = re.compile(r"\((\d{3})\b")
+"""The status in the cause of a FetchError."""
+_ABSENT = ("404", "400")
+"""400 is the answer of services that dislike the name of a collection."""
 
 
-def search_api(url: str, request: Request) -> pa.Table:
-    """SceneTable of a STAC API; see :func:`geofm_pipeline.catalogs.rows.scene_table`."""
-    api = StacApi(url, request)
-    return scene_table(
+def search_api(url: str, request: Request, *, both: bool = False) -> pa.Table:
+    """SceneTable of a STAC API; see :func:`geofm_pipeline.catalogs.rows.scene_table`.
+
+    `both` makes it an error that one of the two HLS collections is not there; else that is a note.
+    """
+    api = StacApi(url, request, both=both)
+    table = scene_table(
         batched(api.items()),
         source=url,
         dialect=DIALECT,
@@ -47,6 +58,7 @@ def search_api(url: str, request: Request) -> pa.Table:
         years=request.years,
         known_extent=api.extent,
     )
+    return with_facts(table, {"notes": list(request.notes)}) if request.notes else table
 
 
 class _SourceIO(StacApiIO):
@@ -84,13 +96,13 @@ class StacApi:
     ------
     ArchiveError
         From every method, when the service cannot be reached after all retries, answers with something else than
-        STAC, repeats a page or delivers another number of items than it matched.
+        STAC, repeats a page, delivers another number of items than it matched or lacks a collection of `both`.
     """
 
-    def __init__(self, url: str, request: Request) -> None:
-        self.url, self._request = url, request
+    def __init__(self, url: str, request: Request, *, both: bool = False) -> None:
+        self.url, self._shown, self._request = url, shown(url), request
         self._io = _SourceIO(request.source)
-        with answering(f"STAC API {url}"):
+        with answering(f"STAC API {self._shown}"):
             try:
                 self._client = Client.open(url, stac_io=self._io)
                 # Services forget to declare conformance classes; the search link is what counts.
@@ -98,6 +110,7 @@ class StacApi:
                 self._found = self._known_collections()
             except (APIError, ValueError, KeyError, OSError) as error:
                 raise _unreadable(url, error) from error
+        self._check_both(both)
         self._note_years()
 
     def items(self) -> Iterator[CatalogItem]:
@@ -105,7 +118,7 @@ class StacApi:
         for box in self._request.region.boxes:
             for first, last in self._request.years.spans:
                 for collection in self._found or (None,):
-                    with answering(f"STAC API {self.url}"):
+                    with answering(f"STAC API {self._shown}"):
                         yield from self._search(box, first - 1, last + 1, collection)
 
     def extent(self) -> str:
@@ -127,21 +140,37 @@ class StacApi:
         early = [year for year in self._request.years.years if years and year < min(years)]
         if early and len(years) == len(self._found):
             self._request.note(
-                f"{self.url} has granules from {min(years)} on only, so {', '.join(map(str, early))} will have none."
+                f"{self._shown} has granules from {min(years)} on only, so {', '.join(map(str, early))} will have none."
             )
 
     def _known_collections(self) -> dict[str, Mapping[str, object]]:
+        half: dict[str, Mapping[str, object]] = {}
         for pair in COLLECTIONS:
             found = {name: document for name in pair if (document := self._collection(name)) is not None}
-            if found:
+            if len(found) == len(pair):
                 return found
-        return {}
+            half = half or found
+        return half
+
+    def _check_both(self, needed: bool) -> None:
+        """Raise or say when a collection is not there: half of the granules would be missing in silence."""
+        pair = next((pair for pair in COLLECTIONS if set(pair) & set(self._found)), COLLECTIONS[0])
+        lacking = {name: sensor for name, sensor in zip(pair, SENSORS, strict=True) if name not in self._found}
+        if lacking and needed:
+            raise ArchiveError(
+                f"{self._shown} lacks the collection {' and '.join(lacking)}: a search would silently miss granules; "
+                "run the same command later, or use another --catalog"
+            )
+        if lacking and self._found:
+            (name, sensor), *_ = lacking.items()
+            self._request.note(f"{self._shown} lacks the collection {name}, so no {sensor} granule is found there.")
 
     def _collection(self, name: str) -> Mapping[str, object] | None:
         try:
             document = mapping(json.loads(self._io.request(f"{self.url.rstrip('/')}/collections/{name}")))
         except FetchError as error:
-            if error.fault in (Fault.MISSING, Fault.REFUSED):  # 404, or 400 from services that dislike the name
+            status = _STATUS.search(error.cause)
+            if error.fault in (Fault.MISSING, Fault.REFUSED) and status is not None and status[1] in _ABSENT:
                 return None
             raise
         if document.get("id") != name:
@@ -156,45 +185,36 @@ class StacApi:
             collections=None if collection is None else [collection],
             limit=PAGE_SIZE,
         )
-        received, matched, previous = 0, None, frozenset[str]()
+        arrived, matched = Arrived(self._shown, "items"), None
         try:
             for page in search.pages_as_dicts():
                 features = page.get("features") or []
-                ids = frozenset(str(feature.get("id")) for feature in features)
-                if not ids - previous:
-                    raise ArchiveError(
-                        f"{self.url} sent the same page twice after {received:,} of {matched} items: its paging is "
-                        f"broken, so no search there can be complete; try again later or use another --catalog"
-                    )
-                previous, received, matched = ids, received + len(features), _matched(page, matched)
+                matched = _matched(page, matched)
+                arrived.page((f"{feature.get('collection')} {feature.get('id')}" for feature in features), matched)
                 total = f"{matched:,}" if matched is not None else "?"
-                self._request.say(f"catalogue: {received:,} of {total} items of {collection or 'all collections'}")
+                self._request.say(f"catalogue: {arrived.count:,} of {total} items of {collection or 'all collections'}")
                 yield from (item_from_json(feature, base=self.url) for feature in features)
         except (APIError, ValueError, KeyError, OSError) as error:
             raise _unreadable(self.url, error) from error
-        self._check_complete(received, _matched(self._io.last, matched))
+        self._check_complete(arrived, _matched(self._io.last, matched))
 
-    def _check_complete(self, received: int, matched: int | None) -> None:
+    def _check_complete(self, arrived: Arrived, matched: int | None) -> None:
         """Raise unless the last page was items without a successor, and as many arrived as were matched."""
         last = self._io.last
         if not isinstance(last.get("features"), list):
             raise self._not("items", last)
         links = last.get("links")
         more = isinstance(links, list) and any(mapping(link).get("rel") == "next" for link in links)
-        if more or (matched is not None and matched != received):
-            total = "more" if matched is None else f"{matched:,}"
-            raise ArchiveError(
-                f"{self.url} matched {total} items but delivered {received:,}: the search is incomplete; run the same "
-                "command again, or use another --catalog if it persists"
-            )
+        if more or (matched is not None and matched != arrived.count):
+            raise arrived.incomplete("more" if matched is None else f"{matched:,}")
 
     def _not(self, wanted: str, document: Mapping[str, object]) -> ArchiveError:
         """An answer with status 200 that is something else."""
         kind = f"a document of type {document.get('type')!r}"
         words = str(document.get("errors") or document.get("detail") or kind)[:200]
         return ArchiveError(
-            f"STAC API {self.url} cannot be read: instead of {wanted} it sent {words}; run the same command later, or "
-            "use another --catalog"
+            f"STAC API {self._shown} cannot be read: instead of {wanted} it sent {words}; run the same command later, "
+            "or use another --catalog"
         )
 
 
@@ -213,8 +233,8 @@ def _date(day: int) -> str:
 
 
 def _unreadable(url: str, error: Exception) -> ArchiveError:
-    text = " ".join(str(error).split())[:300]
+    text = shown_in(" ".join(str(error).split()))[:300]
     return ArchiveError(
-        f"STAC API {url} cannot be read: {text}; check the address, run the same command later, or use another "
+        f"STAC API {shown(url)} cannot be read: {text}; check the address, run the same command later, or use another "
         "--catalog"
     )

@@ -12,6 +12,7 @@ from pystac.stac_io import DefaultStacIO
 
 from geofm_pipeline.access.faults import FetchError
 from geofm_pipeline.access.source import ArchiveSource
+from geofm_pipeline.catalogs.addresses import shown, shown_in
 from geofm_pipeline.catalogs.items import CatalogItem, is_remote, item_from_json
 from geofm_pipeline.errors import ArchiveError
 
@@ -39,13 +40,14 @@ def static_items(href: str, source: ArchiveSource) -> Iterator[CatalogItem]:
             yield _item(top, href)
             return
         if not isinstance(top, pystac.Catalog):
-            raise ArchiveError(f"{href} is a STAC {type(top).__name__}, not a catalogue of items")
+            raise ArchiveError(f"{shown(href)} is a STAC {type(top).__name__}, not a catalogue of items")
         for item in top.get_items(recursive=True):
             yield _item(item, item.get_self_href() or href)
     except (pystac.STACError, pystac.STACTypeError, FetchError, OSError, ValueError, KeyError) as error:
+        why = shown_in(str(error))
         raise ArchiveError(
-            f"the static catalogue {href} cannot be read to its end: {error}; check that the files it links to are "
-            f"there and are JSON, then run again"
+            f"the static catalogue {shown(href)} cannot be read to its end: {why}; check that the files it links to "
+            f"are there and are JSON, then run again"
         ) from error
 
 

@@ -28,6 +28,7 @@ from geofm_pipeline.covariates.named_sources import (
     NamedSource,
     cannot_read,
     explained,
+    place_behind,
     source_record,
     year_list,
 )
@@ -158,6 +159,12 @@ def cover_href(named: NamedSource, services: Services, file: CoverFile | None, y
     assert named is IO_LULC
     zone = "{zone}" if file is None else file.place
     return services.io_lulc.format(zone=zone, year=year, next_year=year + 1)
+
+
+def cover_places(named: NamedSource, services: Services) -> list[str]:
+    """Where the files of all years are really read, with their places in braces."""
+    years = cover_years(named, services)
+    return [place_behind(cover_href(named, services, None, year), services) for year in years]
 
 
 def _present(

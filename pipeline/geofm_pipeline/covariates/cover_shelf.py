@@ -1,7 +1,8 @@
 """Land-cover shares of whole tiles, kept in the user's cache: another dataset of the same ground reads no raster.
 
 Shares of a cell depend on the map, its year and the chip size only, not on region or catalogue: a tile's whole lattice
-of cells is looked at once and kept, 196 to 3,249 cells in some kilobytes. The cache may be deleted at any time.
+of cells is looked at once and kept, 196 to 3,249 cells in some kilobytes. The cache may be deleted at any time. Each
+place that a source is read from has a folder of its own (geofm_pipeline.stages.cells).
 """
 
 from __future__ import annotations

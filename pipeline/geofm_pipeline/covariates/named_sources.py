@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
+from geofm_pipeline.access.environment_keys import environment_endpoint, environment_region
 from geofm_pipeline.access.faults import Fault, FetchError
-from geofm_pipeline.access.services import Services
+from geofm_pipeline.access.routes import bucket_address, google_address
+from geofm_pipeline.access.services import Bucket, Services
 from geofm_pipeline.covariates.weather_steps import USUAL, Habits
 from geofm_pipeline.errors import ArchiveError
 
@@ -118,6 +120,22 @@ def weather_address(source: NamedSource, services: Services) -> str:
         ARCO_ERA5.name: services.arco_era5,
         ERA5_LAND.name: services.era5_land,
     }[source.name]
+
+
+def place_behind(href: str, services: Services) -> str:
+    """Where an address is really read: the https address that s3:// and gs:// stand for with these services.
+
+    >>> place_behind("gs://bucket/a.zarr", Services())
+    'https://storage.googleapis.com/bucket/a.zarr'
+    """
+    scheme, _, rest = href.partition("://")
+    if scheme == "gs":
+        return google_address(services, href)
+    if scheme != "s3":
+        return href
+    name, _, key = rest.partition("/")
+    bucket = services.buckets.get(name) or Bucket(region=environment_region(), endpoint=environment_endpoint())
+    return bucket_address(name, key, bucket)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Monthly means in the user's cache, so that another dataset of the same ground and years reads nothing again.
 
-Files there never change, and their names say all that they depend on. The cache may be deleted at any time; more than
+Files there never change, and their names say all that they depend on but the place that the source is read from, which
+has a folder of its own (geofm_pipeline.stages.cells). The cache may be deleted at any time; more than
 CACHE_BYTES of one run are not put into it, nor is anything where it cannot be written.
 """
 

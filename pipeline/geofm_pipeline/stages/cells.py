@@ -24,9 +24,16 @@ from geofm_pipeline.cells import OwnershipReport
 from geofm_pipeline.cluster import InProcess, Runner
 from geofm_pipeline.covariates.class_index import ClassMap
 from geofm_pipeline.covariates.clear_sky import expected_clear
+from geofm_pipeline.covariates.cover_files import cover_places
 from geofm_pipeline.covariates.land_cover import check_cover, cover_note, map_legend, map_of, sum_facts
 from geofm_pipeline.covariates.legends import Legend, land_cover_names, with_legend
-from geofm_pipeline.covariates.named_sources import SourceRecord, described
+from geofm_pipeline.covariates.named_sources import (
+    SourceRecord,
+    described,
+    named_source,
+    place_behind,
+    weather_address,
+)
 from geofm_pipeline.covariates.tiles import TileFacts, TileTask, made_tile, make_tiles
 from geofm_pipeline.covariates.weather import check_weather, sum_weather, weather_note
 from geofm_pipeline.covariates.weather_prepare import prepare_weather
@@ -154,7 +161,7 @@ def _open_sources(folder: Path, inputs: Inputs, tiles: Sequence[str], runner: Ru
     if inputs.weather is not None:
         progress.say(f"plan: weather from {described('--weather', inputs.weather)}")
         weather = prepare_weather(
-            folder / "weather",
+            folder / "weather" / _place(inputs, "weather"),
             tiles,
             inputs.weather,
             years=inputs.years,
@@ -167,8 +174,21 @@ def _open_sources(folder: Path, inputs: Inputs, tiles: Sequence[str], runner: Ru
 
 
 def _shelf(inputs: Inputs, name: str) -> Path | None:
-    """Folder of the user's cache for what was read of named sources."""
-    return None if inputs.cache is None else inputs.cache / name
+    """Folder of the user's cache for what was read of a named source at its place."""
+    return None if inputs.cache is None else inputs.cache / name / _place(inputs, name)
+
+
+def _place(inputs: Inputs, name: str) -> str:
+    """Digest of where a named source is really read, '' for paths, URLs and none.
+
+    With --services another endpoint may serve other data by the same s3:// or gs:// address.
+    """
+    services = inputs.access.services
+    if name == "land_cover":
+        cover = named_source("--land-cover", inputs.land_cover or "")
+        return "" if cover is None else short_digest(cover_places(cover, services))
+    weather = named_source("--weather", inputs.weather or "")
+    return "" if weather is None else short_digest(place_behind(weather_address(weather, services), services))
 
 
 def _tasks(
@@ -187,7 +207,8 @@ def _tasks(
     near = neighbours(tiles)
     named = sources.land_cover is not None and sources.land_cover.record is not None
     shelf = _shelf(inputs, "land_cover") if named else None
-    common = [_LAYOUT, versions(), region.name, design.chip_size, sources.weather and sources.weather.digest]
+    places = [_place(inputs, "land_cover"), _place(inputs, "weather")]
+    common = [_LAYOUT, versions(), region.name, design.chip_size, sources.weather and sources.weather.digest, places]
     tasks = []
     for tile in tiles:
         rasters = None if sources.land_cover is None else sources.land_cover.touching(tile)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.catalogs.named import AUTO, NAMES
 from geofm_pipeline.config import SampleConfig
+from geofm_pipeline.covariates.gridded import is_gridded
 from geofm_pipeline.covariates.named_sources import NOTHING, TERRACLIMATE, WORLDCOVER, NamedSource, source_names
+from geofm_pipeline.covariates.weather_variables import source_files
+from geofm_pipeline.errors import InputError
 from geofm_pipeline.progress import Progress
 from geofm_pipeline.region import Region, parse_region
 from geofm_pipeline.user_cache import user_cache
@@ -40,8 +45,16 @@ class Inputs:
 
 
 def resolve_inputs(config: SampleConfig, access: Access, progress: Progress) -> Inputs:
-    """Resolve the options; the demo's archive is made here when it is used for the first time."""
+    """Resolve the options; the demo's archive is made here when it is used for the first time.
+
+    Raises
+    ------
+    InputError
+        When an option cannot be right; land cover and weather are looked at before anything is searched or made.
+    """
     years = parse_years(config.years)
+    check_source(config.land_cover, WORLDCOVER.option, [config.land_cover or ""])
+    check_source(config.weather, TERRACLIMATE.option, source_files(config.weather or "") or [""])
     if config.region.strip().lower() == DEMO:
         return _demo_inputs(config, years, access, progress)
     catalog = config.catalog or AUTO
@@ -72,6 +85,45 @@ def resolve_source(asked: str | None, default: NamedSource, catalog: str) -> tup
         return default.name, ""
     names = ", ".join(source_names(default.option))
     return None, f"no {default.option} (a catalogue of your own brings no default): it takes {names} or a path."
+
+
+def check_source(asked: str | None, option: str, parts: Sequence[str]) -> None:
+    """Refuse what is neither a word of an option nor, in all its parts, a URL or something that is there.
+
+    Raises
+    ------
+    InputError
+        With what the option takes, and the word that was probably meant.
+    """
+    words = source_names(option)
+    if asked is None or asked in words or asked.strip().lower() == NOTHING:
+        return
+    patterns = option == WORLDCOVER.option
+    absent = next((part for part in parts if "://" not in part and not _is_there(part, patterns)), None)
+    if absent is None:
+        return
+    # Options come with their paths made absolute (geofm_pipeline.options): the word is the last part.
+    meant = difflib.get_close_matches(Path(absent).name.lower(), words, n=1)
+    guess = f"; did you mean {option} {meant[0]}?" if meant else ""
+    raise InputError(
+        f"{option} {absent or repr(absent)} does not exist: it takes {', '.join(words)}, a URL, or the path of "
+        f"something that is there{' (a pattern must match a file)' if patterns else ''}{guess}"
+    )
+
+
+def _is_there(text: str, patterns: bool) -> bool:
+    """Whether a local path exists or a pattern of rasters matches; what may not be looked at is left to its reader."""
+    if not text.strip():
+        return False
+    try:
+        path = Path(text).expanduser()
+        if path.exists() or not patterns or is_gridded(text):
+            return path.exists()
+        return any(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+    except PermissionError:
+        return True
+    except (OSError, RuntimeError, ValueError):  # a name too long, a user without a home, a pattern that is none
+        return False
 
 
 def _demo_inputs(config: SampleConfig, years: Years, access: Access, progress: Progress) -> Inputs:

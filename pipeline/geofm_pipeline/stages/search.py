@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.card import Card
 from geofm_pipeline.catalogs import facts, find_scenes
+from geofm_pipeline.catalogs.addresses import shown
 from geofm_pipeline.errors import OutputConflictError
 from geofm_pipeline.progress import Progress
 from geofm_pipeline.scenes import SCENES, sensing_days
@@ -37,10 +38,17 @@ def search(space: Workspace, inputs: Inputs, access: Access, refresh: bool, prog
                 f"and {space.scenes.name} has them already; leave --refresh out to go on, or use another --out"
             )
         return SCENES.check(pq.read_table(space.scenes))
-    progress.say(f"search: {inputs.catalog}")
+    progress.say(f"search: {shown(inputs.catalog)}")
     cache = user_cache() / "searches"
     scenes = find_scenes(
-        inputs.catalog, inputs.region, inputs.years, access=access, cache=cache, refresh=refresh, progress=progress.say
+        inputs.catalog,
+        inputs.region,
+        inputs.years,
+        access=access,
+        cache=cache,
+        refresh=refresh,
+        progress=progress.say,
+        counted=lambda tally: card.reached("search", tally),
     )
     for sentence in _notes(scenes):
         card.say(sentence)

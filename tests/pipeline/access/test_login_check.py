@@ -20,7 +20,7 @@ from geofm_pipeline.access import region
 from geofm_pipeline.access.login_check import check_login, shown
 from geofm_pipeline.access.services import Services
 from geofm_pipeline.access.settings import Access, Route
-from geofm_pipeline.errors import LoginError
+from geofm_pipeline.errors import ArchiveError, GeofmError, InputError, LoginError
 
 _serial = count()
 Check = Callable[..., list[str]]
@@ -42,11 +42,10 @@ def check(hasty: Access) -> Check:
     return run
 
 
-def failure(run: Callable[[], object]) -> str:
-    """The message of the LoginError that the check ends in."""
-    with pytest.raises(LoginError) as caught:
+def failure(run: Callable[[], object], kind: type[GeofmError] = LoginError) -> str:
+    """The message of the error that the check ends in."""
+    with pytest.raises(kind) as caught:
         run()
-    assert caught.value.exit_code == 9
     return str(caught.value)
 
 
@@ -101,7 +100,9 @@ def test_s3_that_refuses_is_no_failure_where_https_serves(logged_in: Nasa, check
         ("no credentials", "accounts are free at https://urs.earthdata.test/users/new"),
         ("expired", "expired on 20"),
         ("revoked", "revoked"),
-        ("nonsense", "is no token of NASA"),
+        ("nonsense", "does not look like an Earthdata token (it should be a long text with two dots)"),
+        ("cut", "is no token of NASA"),
+        ("empty", "EARTHDATA_TOKEN is set but empty"),
         ("licence", "open https://urs.earthdata.test/approve_app?client_id=lpdaac in a browser"),
         ("html", "an HTML page instead of data"),
         ("outage", "try again later"),
@@ -113,10 +114,11 @@ def test_s3_that_refuses_is_no_failure_where_https_serves(logged_in: Nasa, check
 def test_what_is_wrong_is_said(
     logged_in: Nasa, logged_out: pytest.MonkeyPatch, check: Check, trouble: str, words: str
 ) -> None:
-    """One sentence with the remedy; no secret in it."""
-    token = {"expired": logged_in.new_token(lasts_s=-60, accepted=False), "nonsense": "nonsense"}.get(trouble)
+    """One sentence with the remedy, of the account or of the way to the archive; no secret in it."""
+    expired = logged_in.new_token(lasts_s=-60, accepted=False)
+    token = {"expired": expired, "nonsense": "nonsense", "cut": "cut.to.pieces", "empty": " "}.get(trouble)
     href = logged_in.href(PROTECTED)
-    if token:
+    if token is not None:
         logged_out.setenv("EARTHDATA_TOKEN", token)
     match trouble:
         case "no credentials":
@@ -135,8 +137,12 @@ def test_what_is_wrong_is_said(
             (logged_in.folder / "lp-prod-protected" / PROTECTED).write_bytes(b"PK" * 9000)
         case "unreachable":
             logged_in.before = lambda role, request: Reply(reset=True)
-    said = failure(lambda: check(logged_in, href=f"{href}?secret=hidden"))
+    kind = ArchiveError if trouble in ("outage", "missing", "no tiff", "unreachable") else LoginError
+    said = failure(lambda: check(logged_in, href=f"{href}?secret=hidden"), kind)
     assert words in said
+    assert "HTTPS_PROXY names" not in said
+    if trouble == "nonsense":
+        assert not any(server.log for server in logged_in.servers.values())
     assert "clock" not in said
     assert not any(secret in said for secret in [*logged_in.given, "hidden"])
 
@@ -161,11 +167,37 @@ def test_a_wrong_clock_is_noticed(logged_in: Nasa, check: Check) -> None:
 
 
 def test_a_file_that_needs_no_login(tmp_path: Path, check: Check, logged_in: Nasa) -> None:
-    """Nobody is asked for credentials."""
+    """Nobody is asked for credentials, and nothing is said of a login but that none is needed."""
     (tmp_path / "a.tif").write_bytes(CONTENT)
     said = check(logged_in, href=str(tmp_path / "a.tif"))
-    assert said[0].startswith("read: 16,384 bytes of a TIFF")
+    assert said[0].endswith("a.tif needs no NASA Earthdata login, so only its read is checked")
+    assert said[1].startswith("read: 16,384 bytes of a TIFF")
     assert said[-1] == "ready: this file can be read"
+    gone = failure(lambda: check(logged_in, href=f"{logged_in.urls['cdn']}/gone.tif"), GeofmError)
+    assert "the login is good" not in gone
+
+
+@pytest.mark.parametrize("href", ["nonsense", "", "https://", "ftp://host/a.tif", "absent/a.tif"])
+def test_what_is_neither_address_nor_file_is_refused(check: Check, logged_in: Nasa, href: str) -> None:
+    """Before anything is asked, with what is expected."""
+    said = failure(lambda: check(logged_in, href=href), InputError)
+    assert f"--href {href} is neither an address nor a file that is there" in said
+    assert "https://HOST/" in said
+    assert not any(server.log for server in logged_in.servers.values())
+
+
+def test_a_proxy_that_does_not_answer_is_suspected(
+    check: Check, logged_in: Nasa, logged_out: pytest.MonkeyPatch
+) -> None:
+    """By the name of its variable, whose value may hold a password."""
+    for name in ("no_proxy", "NO_PROXY", "https_proxy"):
+        logged_out.delenv(name, raising=False)
+    logged_out.setenv("HTTPS_PROXY", "http://ada:planted@127.0.0.1:9")
+    said = failure(lambda: check(logged_in, href="https://files.test/a.tif"), ArchiveError)
+    assert "the proxy that HTTPS_PROXY names may be what does not answer" in said
+    assert "planted" not in said
+    logged_out.setenv("NO_PROXY", "files.test")
+    assert "HTTPS_PROXY names" not in failure(lambda: check(logged_in, href="https://files.test/a.tif"), ArchiveError)
 
 
 def test_the_command(
@@ -187,6 +219,8 @@ def test_the_command(
     assert "geofm-sample: " in err
     assert "revoked" in err
     assert out == ""
+    assert cli.run([*words, "--href", "nonsense"]) == 2
+    assert cli.run([*words, "--href", "http://127.0.0.1:9/a.tif"]) == 4
     assert os.environ["EARTHDATA_TOKEN"] not in err
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from servers.loopback import Reply
 
 from geofm_pipeline.access.faults import Fault, FetchError
 from geofm_pipeline.access.local import LocalFiles
 from geofm_pipeline.access.remote_file import RemoteFile
+from geofm_pipeline.access.routes import host_key
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.access.source import ArchiveSource
 
@@ -279,3 +281,86 @@ def test_a_remote_file_reads_like_a_local_one(shelf: Shelf, url: str, hasty: Acc
     buffer = bytearray(20)
     assert (file.readinto(memoryview(buffer)), bytes(buffer)) == (20, CONTENT[150:170])
     assert len(shelf.log) <= (4 if least else 9)
+
+
+def _serve(shelf: Shelf, reply: Reply) -> None:
+    assert shelf.server is not None
+    shelf.server.app = lambda request: reply
+
+
+def test_no_redirect_leads_to_a_local_file(shelf: Shelf, tmp_path: Path, hasty: Access) -> None:
+    """A server cannot make this machine read its own files or other protocols for it."""
+    (tmp_path / "f").write_bytes(bytes(200))
+    for where in (f"file://{tmp_path}/f", "dict://127.0.0.1:9/x", "ftp://127.0.0.1/x"):
+        _serve(shelf, Reply(status=302, headers={"Location": where}))
+        with pytest.raises(FetchError, match="redirects to an address that is not https"):
+            ArchiveSource(hasty).read_all(f"{shelf.url}/f")
+
+
+@pytest.mark.parametrize(
+    ("where", "start", "kind"),
+    [("bytes */1000000", 500, Fault.SHORT), ("bytes */1000000", None, Fault.REFUSED), ("", 0, Fault.REFUSED)],
+)
+def test_a_416_is_the_end_only_where_the_file_ends(
+    shelf: Shelf, hasty: Access, where: str, start: int | None, kind: Fault
+) -> None:
+    """Refused bytes inside a file are a fault, and the words of a refusal are never the file."""
+    headers = {"Content-Range": where} if where else {}
+    _serve(shelf, Reply(status=416, body=b"<Error><Code>InvalidRange</Code></Error>", headers=headers))
+    source = ArchiveSource(hasty)
+    with pytest.raises(FetchError) as caught:
+        _ = source.read_all(f"{shelf.url}/f") if start is None else source.read(f"{shelf.url}/f", start, 100)
+    assert caught.value.fault is kind
+
+
+def test_a_whole_file_that_fits_the_range_is_taken(shelf: Shelf, hasty: Access) -> None:
+    """A server may answer a range that holds the whole of a small file with 200 (RFC 9110)."""
+    _serve(shelf, Reply(body=b"small"))
+    assert ArchiveSource(hasty).read(f"{shelf.url}/f", 0, 100) == b"small"
+    with pytest.raises(FetchError, match="ignores range requests"):
+        ArchiveSource(hasty).read(f"{shelf.url}/f", 2, 100)
+
+
+def test_compressed_bytes_that_nobody_asked_for_are_refused(shelf: Shelf, hasty: Access) -> None:
+    """Neither undone nor taken for the file's own; who asks for them gets them."""
+    _serve(shelf, Reply(body=b"x1y2", headers={"Content-Encoding": "gzip"}))
+    source = ArchiveSource(hasty)
+    with pytest.raises(FetchError, match="compressed bytes"):
+        source.read_all(f"{shelf.url}/f")
+    assert source.get(f"{shelf.url}/f", headers={"Accept-Encoding": "gzip"}).body == b"x1y2"
+
+
+@pytest.mark.parametrize("href", ["http://[::1/x", "http://127.0.0.1:1/é", "http://127.0.0.1:port/x"])
+def test_a_malformed_address_is_a_fault_with_a_name(hasty: Access, href: str) -> None:
+    """Whatever a catalogue holds, the error is a FetchError and does not repeat the address."""
+    with pytest.raises(FetchError) as caught:
+        ArchiveSource(hasty).read(href, 0, 10)
+    assert caught.value.fault is Fault.REFUSED
+    assert href not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "href", ["http://data.lpdaac.earthdatacloud.nasa.gov/x", "http://data.earthdatahub.destine.eu/x"]
+)
+def test_no_token_goes_over_plain_http(hasty: Access, monkeypatch: pytest.MonkeyPatch, href: str) -> None:
+    """Refused before anything is sent, whatever the catalogue says."""
+    monkeypatch.setenv("EARTHDATA_TOKEN", "t0p-s3cret")
+    monkeypatch.setenv("EARTHDATAHUB_TOKEN", "t0p-s3cret")
+    source = ArchiveSource(hasty)
+    with pytest.raises(FetchError, match="never sent over plain http"):
+        source.read(href, 0, 10)
+    assert source.tally.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("https://Data.LPDAAC.example:443/x", "data.lpdaac.example"),
+        ("https://me:pw@data.lpdaac.example/x", "data.lpdaac.example"),
+        ("http://h:80/x", "h"),
+        ("http://h:8080/x", "h:8080"),
+    ],
+)
+def test_hosts_are_compared_by_name(url: str, key: str) -> None:
+    """Case, the scheme's own port and a user do not make another host; a user's password names none."""
+    assert host_key(url) == key

@@ -82,6 +82,21 @@ def test_a_repeated_page_is_an_error(world: Any) -> None:
         search(world)
 
 
+def test_pages_in_turn_come_to_an_end(world: Any) -> None:
+    """Pages A, B, A, B… would go on for ever: one without a new granule ends the search."""
+    world.cmr.cap, world.cmr.alternates = 2, True
+    with pytest.raises(ArchiveError, match="same page twice after 4 of"):
+        search(world)
+    assert len(world.cmr.searches) == 3
+
+
+def test_granules_of_an_older_page_count_once(world: Any) -> None:
+    """A page that repeats granules of the last but one does not make up for those that are lost."""
+    world.cmr.cap, world.cmr.overlaps = 3, True
+    with pytest.raises(ArchiveError, match=r"matched \d+ granules but delivered \d+"):
+        search(world)
+
+
 def test_a_page_that_ran_out_of_time_is_asked_for_again(world: Any, items: list[dict[str, Any]]) -> None:
     """Status 200 with CMR-Time-Out is a part; after three of them the search fails."""
     world.cmr.time_outs = 2

@@ -94,6 +94,55 @@ def test_an_empty_page_with_a_successor_is_an_error(world: Any) -> None:
         find_scenes("planetary-computer", EARTH, YEAR, access=world.access)
 
 
+@pytest.mark.parametrize("service", ["cmr-stac", "planetary-computer"])
+def test_pages_in_turn_come_to_an_end(world: Any, service: str) -> None:
+    """Pages A, B, A, B… would go on for ever: one without a new item ends the search, counted or not."""
+    api = world.cmr_stac if service == "cmr-stac" else world.planetary
+    api.cap, api.alternates = 2, True
+    with pytest.raises(ArchiveError, match="same page twice after 4 of"):
+        find_scenes(service, EARTH, YEAR, access=world.access)
+    assert len(api.searches) == 3
+
+
+def test_items_lost_by_pages_that_overlap_are_an_error(world: Any) -> None:
+    """Distinct items are counted, not features."""
+    world.cmr_stac.cap, world.cmr_stac.overlap = 4, 2
+    with pytest.raises(ArchiveError, match=r"matched \d+ items but delivered \d+"):
+        find_scenes("cmr-stac", EARTH, YEAR, access=world.access)
+
+
+def test_more_items_than_matched_end_the_search_at_once(world: Any) -> None:
+    """Whatever the pages that are left hold."""
+    world.cmr_stac.cap, world.cmr_stac.matched_more = 2, -1000
+    with pytest.raises(ArchiveError, match="but delivered 2:"):
+        find_scenes("cmr-stac", EARTH, YEAR, access=world.access)
+    assert len(world.cmr_stac.searches) == 1
+
+
+@pytest.mark.parametrize("status", [404, 400])
+@pytest.mark.parametrize(
+    ("service", "there", "lacking"),
+    [("cmr-stac", "HLSS30_2.0", "HLSL30_2.0"), ("planetary-computer", "hls2-l30", "hls2-s30")],
+)
+def test_a_named_service_without_a_collection_is_an_error(
+    world: Any, service: str, there: str, lacking: str, status: int
+) -> None:
+    """Half of the granules is no answer."""
+    api = world.cmr_stac if service == "cmr-stac" else world.planetary
+    api.collections, api.absent_status = (there,), status
+    with pytest.raises(ArchiveError, match=f"lacks the collection {lacking}: "):
+        find_scenes(service, EARTH, YEAR, access=world.access)
+    assert api.searches == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 405, 410, 422])
+def test_a_collection_that_is_refused_is_not_taken_for_absent(world: Any, status: int) -> None:
+    """Only 404 and 400 say that it is not there."""
+    world.cmr_stac.collections, world.cmr_stac.absent_status = (), status
+    with pytest.raises(ArchiveError, match=f"cannot be read: .*{status}"):
+        find_scenes(world.cmr_stac.address, EARTH, YEAR, access=world.access)
+
+
 def test_a_long_retry_after_is_not_obeyed_for_ever(world: Any) -> None:
     """A day's wait is cut to the longest one allowed, and the run fails when that does not help."""
     access = replace(world.access, attempts=2)

@@ -12,7 +12,7 @@ from servers.monthly_archive import PREFIX, key_of, monthly_files
 from shapely.geometry import shape
 
 from geofm_pipeline.catalogs import facts, find_scenes
-from geofm_pipeline.catalogs.months import Month, wanted_months
+from geofm_pipeline.catalogs.months import Month, Pace, wanted_months
 from geofm_pipeline.catalogs.request import Request
 from geofm_pipeline.errors import ArchiveError, NothingFoundError
 from geofm_pipeline.region import parse_region
@@ -64,6 +64,27 @@ def test_the_day_after_the_years_may_be_missing_without_a_word(world: Any) -> No
     for collection in (L30, S30):
         del world.bucket.files[key_of(collection, 2023, 1)]
     assert "yet" not in _notes(search(world))
+
+
+@pytest.mark.parametrize("later", [(2023, 2), (2023, 7)])
+@pytest.mark.parametrize("sensors", [(L30,), (L30, S30)])
+def test_absent_months_at_the_end_of_the_years_may_be_a_hole(
+    world: Any, later: tuple[int, int], sensors: tuple[str, ...]
+) -> None:
+    """They are not published yet only if none of the six months after them is there."""
+    for collection in sensors:
+        for year, month in ((2022, 12), (2023, 1)):
+            world.bucket.files[key_of(collection, *later)] = world.bucket.files.pop(key_of(collection, year, month))
+    with pytest.raises(ArchiveError, match=r"lacks HLSL30_2.0 2022-12 although later months are there"):
+        search(world)
+
+
+def test_a_year_that_is_absent_as_a_whole_may_be_a_hole(world: Any) -> None:
+    """Also with another year, absent too, after it: every run of absent months is looked behind."""
+    file = world.bucket.files[key_of(L30, 2022, 1)]
+    world.bucket.files = {key_of(L30, 2013, 4): file, key_of(L30, 2020, 3): file}
+    with pytest.raises(ArchiveError, match=r"lacks HLSL30_2.0 2018-12 although later months are there"):
+        search(world, years="2019,2030")
 
 
 @pytest.mark.parametrize(("collection", "month"), [(L30, 5), (S30, 5), (S30, 1)])
@@ -175,11 +196,26 @@ def test_rows_without_a_proper_box_or_date_are_looked_at(world: Any, items: list
 
 
 def test_progress_names_the_months(world: Any) -> None:
-    """One sentence per file, with how many there are."""
+    """A sentence with how many there are, not for each of many files."""
     said: list[str] = []
     search(world, progress=said.append)
-    assert sum("monthly files" in line for line in said) == 28
-    assert any("28 of 28 monthly files" in line for line in said)
+    for line in ("10 of 28", "20 of 28", "28 of 28"):
+        assert any(f"{line} monthly files, HLS" in sentence for sentence in said)
+
+
+def test_many_files_have_few_lines_of_progress() -> None:
+    """Every tenth file and the last one, others only after two seconds without a word; of ten files each one."""
+    now = [0.0]
+    pace = Pace(28, clock=lambda: now[0])
+    assert [number for number in range(1, 29) if pace.is_due()] == [10, 20, 28]
+    pace = Pace(28, clock=lambda: now[0])
+    due = []
+    for number in range(1, 8):
+        now[0] += 0.75
+        due += [number] * pace.is_due()
+    assert due == [3, 6]
+    few = Pace(10, clock=lambda: now[0])
+    assert all(few.is_due() for _ in range(10))
 
 
 def test_the_archive_is_reached_under_an_https_address_too(world: Any) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,13 @@ from servers.loopback import json_reply
 from servers.monthly_archive import key_of
 
 from geofm_pipeline.catalogs import facts, find_scenes
+from geofm_pipeline.catalogs.addresses import shown
+from geofm_pipeline.catalogs.items import batched, item_from_json
 from geofm_pipeline.catalogs.named import NAMES
-from geofm_pipeline.errors import NothingFoundError
+from geofm_pipeline.catalogs.request import Request
+from geofm_pipeline.catalogs.rows import scene_table
+from geofm_pipeline.catalogs.search_cache import SearchCache
+from geofm_pipeline.errors import ArchiveError, NothingFoundError
 from geofm_pipeline.region import parse_region
 from geofm_pipeline.years import parse_years
 
@@ -83,6 +90,62 @@ def test_a_damaged_file_is_searched_anew(world: Any, tmp_path: Path, damage: str
     assert "cannot be read" in said[0]
     assert same_table(first, again)
     assert "cached" in facts(find_scenes("cmr", EARTH, YEAR, access=world.access, cache=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("made", "days", "kept"),
+    [
+        ((2022, 5, 1), 7, True),
+        ((2022, 5, 1), 8, False),
+        ((2021, 12, 31), 8, False),
+        ((2023, 1, 1), 8, False),
+        ((2023, 4, 1), 8, True),
+    ],
+)
+def test_a_search_of_a_year_that_was_not_over_is_good_for_a_week(
+    world: Any, tmp_path: Path, made: tuple[int, int, int], days: int, kept: bool
+) -> None:
+    """Granules still come in then; what was over when it was searched stays."""
+    find_scenes("cmr", EARTH, YEAR, access=world.access, cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    moment = datetime(*made, 12, tzinfo=UTC)
+    os.utime(file, (moment.timestamp(),) * 2)
+    said: list[str] = []
+    request = Request(region=EARTH, years=YEAR, access=world.access, say=said.append)
+    cache = SearchCache(tmp_path, "cmr", request, today=moment.date() + timedelta(days=days))
+    assert (cache.load() is not None) == kept
+    assert ("older than 7 days; searching anew" in said[0]) == (not kept)
+
+
+def test_what_auto_got_by_a_fallback_is_not_kept(world: Any, tmp_path: Path) -> None:
+    """The next run asks the better service again."""
+    said: list[str] = []
+    options: dict[str, Any] = {"cache": tmp_path, "progress": said.append}
+    table = find_scenes("auto", EARTH, YEAR, access=world.without("geoparquet"), **options)
+    assert facts(table)["service"] == "cmr"
+    assert "not kept for another run" in said[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_secrets_of_an_address_are_neither_kept_nor_shown(
+    world: Any, tmp_path: Path, items: list[dict[str, Any]]
+) -> None:
+    """Query and user go by digest into the key, and not into the table's source; another secret is another search."""
+    address = f"{world.server.url.replace('://', '://me:planted@')}/items.json?token=planted#planted"
+    assert shown(address) == f"{world.server.url}/items.json"
+    said: list[str] = []
+    request = Request(region=EARTH, years=YEAR, access=world.access, say=said.append)
+    batches = batched([item_from_json(items[0], base="/x")])
+    source = scene_table(batches, source=address, dialect="", region=EARTH, years=YEAR)
+    assert facts(source)["source"] == f"{world.server.url}/items.json"
+    kept = SearchCache(tmp_path, address, request)
+    kept.save(source)
+    assert SearchCache(tmp_path, address.replace("token=planted", "token=other"), request).path != kept.path
+    assert b"planted" not in kept.path.read_bytes()
+    assert kept.load() is not None
+    with pytest.raises(ArchiveError) as caught:
+        find_scenes(address.replace("items.json", "nothing.json"), EARTH, YEAR, access=world.access)
+    assert "planted" not in f"{caught.value} {said}"
 
 
 def test_what_is_on_this_machine_and_what_is_not_there_is_never_kept(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers.monthly_archive import monthly_files
 
 from geofm_pipeline.card import Card
 from geofm_pipeline.errors import OutputConflictError
@@ -42,15 +43,19 @@ def run(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return start
 
 
-def test_the_card_says_which_service_and_when(run: Any, world: Any) -> None:
+def test_the_card_says_which_service_and_when(run: Any, world: Any, items: list[dict[str, Any]]) -> None:
     """Service, who was skipped and why, and the day of an answer that was kept from another run."""
     _, section, said = run("a", access=world.without("geoparquet", "cmr", "cmr-stac"))
     assert section["service"] == "planetary-computer"
     assert [skip["service"] for skip in section["tried"]] == ["geoparquet", "cmr", "cmr-stac"]
     assert section["cached"] is None
     assert "so 2019 will have none" in said
+    world.bucket.files |= monthly_files(items, [(2018, 12), *((2019, month) for month in range(1, 13)), (2020, 1)])
+    _, section, said = run("b")
+    assert section["service"] == "geoparquet"
+    assert section["cached"] is None
     asked = len(world.server.log)
-    _, section, said = run("b", access=world.without("geoparquet", "cmr", "cmr-stac"))
+    _, section, said = run("c")
     assert len(world.server.log) == asked
     assert str(section["cached"]).startswith("20")
     assert "--refresh searches anew" in said

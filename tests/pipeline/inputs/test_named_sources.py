@@ -17,19 +17,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from servers import maps
-from servers.loopback import Loopback, Reply, Request, json_reply, serving
+from servers.loopback import App, Loopback, Reply, Request, json_reply, serving
 from servers.reaching import reach
 
+from geofm_pipeline.access.services import Bucket, Services
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.card import Card
 from geofm_pipeline.cells import owned_cells
 from geofm_pipeline.cluster import InProcess, open_runner
 from geofm_pipeline.config import SampleConfig
 from geofm_pipeline.covariates import land_cover_fractions
-from geofm_pipeline.covariates.named_sources import WORLDCOVER
+from geofm_pipeline.covariates.named_sources import WORLDCOVER, place_behind
 from geofm_pipeline.covariates.weather_prepare import prepare_weather
 from geofm_pipeline.covariates.weather_shelf import PreparedWeather
-from geofm_pipeline.options import absolute_sources
+from geofm_pipeline.errors import InputError
+from geofm_pipeline.options import absolute_sources, parse_options
 from geofm_pipeline.progress import Progress
 from geofm_pipeline.region import parse_region
 from geofm_pipeline.stages.cells import make_cells
@@ -162,6 +164,30 @@ def test_another_dataset_of_the_same_ground_reads_nothing_again(tmp_path: Path) 
     assert all(rows[r["cell_row"], r["cell_col"]] == r for r in other.to_pylist())
 
 
+def test_another_endpoint_gets_nothing_of_the_first_ones_cache(tmp_path: Path) -> None:
+    """With --services the same s3:// address may hold other data: shares, known files and means are kept apart."""
+    other = tmp_path / "other"
+    maps.write_worldcover(other, "N45E009", maps.patches(2, (50,), 4))
+    zarr = maps.zarr_app("/bucket/t.zarr", maps.terraclimate())
+    one_files, other_files = maps.folder_app(tmp_path / "one", lists=False), maps.folder_app(other, lists=False)
+    maps.write_worldcover(tmp_path / "one", "N45E009", maps.patches(1, (10, 30, 40), 4))
+
+    def app(files: App) -> App:
+        return lambda request: (zarr if "/t.zarr" in request.path else files)(request)
+
+    with serving(app(one_files)) as first, serving(app(other_files)) as second:
+        here, there = (reach(server, terraclimate="gs://bucket/t.zarr") for server in (first, second))
+        one, _ = _plan(tmp_path / "a", here, cache=tmp_path / "cache")
+        two, _ = _plan(tmp_path / "b", there, cache=tmp_path / "cache")
+        plain, _ = _plan(tmp_path / "c", there, cache=None)
+        asked = [request.path for request in second.log]
+    assert "lc_10" in one.column_names
+    assert "lc_50" in two.column_names
+    assert "lc_10" not in two.column_names
+    assert two.equals(plain)
+    assert sum("/t.zarr" in path for path in asked) == 2 * sum("/t.zarr" in request.path for request in first.log)
+
+
 def test_workers_reach_the_sources_themselves(tmp_path: Path) -> None:
     """Two Dask workers give the table of this process, and their requests are counted, too."""
     with _both(tmp_path / "maps") as (server, access):
@@ -279,3 +305,60 @@ def test_inputs_of_a_real_region_need_one_line() -> None:
     own = resolve_inputs(dataclasses.replace(config, catalog="/x/items.json"), Access(), Progress(io.StringIO()))
     assert (own.land_cover, own.weather) == (None, None)
     assert any("worldcover, io-lulc, none" in sentence for sentence in own.said)
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (
+            {"land_cover": "worldcovr"},
+            ("--land-cover", "worldcover, io-lulc, none", "did you mean --land-cover worldcover?"),
+        ),
+        ({"land_cover": "x.tif"}, ("x.tif does not exist", "a URL")),
+        ({"land_cover": "maps/*_Map.tif"}, ("a pattern must match",)),
+        ({"weather": "era5"}, ("terraclimate, arco-era5, era5-land, none", "did you mean --weather")),
+        ({"weather": "https://host/t.nc,p.nc,absent.nc"}, ()),
+        ({"weather": "here.nc,absent.nc"}, ("/absent.nc does not exist",)),
+        ({"weather": "*.nc"}, ("/*.nc does not exist",)),
+        ({"land_cover": "*.nc"}, ("/*.nc does not exist",)),
+        ({"land_cover": ""}, ("--land-cover '' does not exist",)),
+    ],
+)
+def test_a_source_that_cannot_be_is_refused_before_any_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], parts: tuple[str, ...]
+) -> None:
+    """Neither a word, a URL nor something that is there: said at once, with the words and the one probably meant."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.nc").touch()
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    config = parse_options(["--region", "9,46,10,47", "--years", "2021", *words])
+    if not parts:
+        assert resolve_inputs(config, Access(), Progress(io.StringIO())).weather is not None
+        return
+    with pytest.raises(InputError) as caught:
+        resolve_inputs(config, Access(), Progress(io.StringIO()))
+    assert caught.value.exit_code == 2
+    assert all(part in str(caught.value) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "text", ["map.tif", "maps/*.tif", "maps", "./worldcover", "s3://bucket/m.tif", "none", "io-lulc"]
+)
+def test_a_source_that_may_be_is_left_to_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Files, folders, patterns that match, URLs and words pass."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("maps", "worldcover"):
+        (tmp_path / name).mkdir()
+    for name in ("map.tif", "maps/a.tif"):
+        (tmp_path / name).touch()
+    config = parse_options(["--region", "9,46,10,47", "--years", "2021", "--land-cover", text])
+    assert (resolve_inputs(config, Access(), Progress(io.StringIO())).land_cover is None) == (text == "none")
+
+
+def test_the_place_behind_an_address_follows_the_services() -> None:
+    """Endpoint, region and Google's storage are in it; an https address is its own place."""
+    services = Services(buckets={"b": Bucket(region="eu-north-1"), "c": Bucket(region="x", endpoint="https://mirror")})
+    assert place_behind("s3://b/k.tif", services) == "https://b.s3.eu-north-1.amazonaws.com/k.tif"
+    assert place_behind("s3://c/k.tif", services) == "https://mirror/c/k.tif"
+    assert place_behind("gs://d/k", Services(google_storage="https://other")) == "https://other/d/k"
+    assert place_behind("https://host/k", services) == "https://host/k"

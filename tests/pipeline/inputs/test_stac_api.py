@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from geofm_pipeline.access.settings import Access
-from geofm_pipeline.catalogs import find_scenes
+from geofm_pipeline.catalogs import facts, find_scenes
 from geofm_pipeline.errors import ArchiveError, NothingFoundError
 from geofm_pipeline.region import parse_region
 from geofm_pipeline.years import parse_years
@@ -161,6 +161,16 @@ def test_without_known_collections_everything_is_searched(reference: Any, api: A
     api.collections = ()
     assert search(api.url, EARTH, ALL).equals(reference)
     assert all("collections" not in search for search in api.searches)
+
+
+def test_a_collection_that_is_not_there_is_said(api: Api) -> None:
+    """A service by URL may have one sensor only; the progress and the table's notes say which one it lacks."""
+    api.collections = ("HLSS30_2.0",)
+    said: list[str] = []
+    table = search(api.url, EARTH, ALL, progress=said.append)
+    assert set(table["sensor"].to_pylist()) == {"S30"}
+    assert any("lacks the collection HLSL30_2.0, so no L30 granule is found there" in line for line in said)
+    assert "HLSL30_2.0" in str(facts(table)["notes"])
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])

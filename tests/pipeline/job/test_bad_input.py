@@ -37,6 +37,8 @@ from .test_job import dataset_bytes
         (("--catalog", "absent.json"), 2, "absent.json"),
         (("--land-cover", "absent.tif"), 2, "absent.tif"),
         (("--weather", "absent.nc"), 2, "absent.nc"),
+        (("--land-cover", "worldcovr", "--catalog", "absent.json"), 2, "did you mean --land-cover worldcover?"),
+        (("--weather", "era5", "--catalog", "absent.json"), 2, "terraclimate, arco-era5, era5-land, none"),
         (("--min-clear", "1", "--timesteps", "9"), 3, "none of the"),
         (("--max-bytes", "1 kB"), 7, "more than --max-bytes 1 kB"),
         (("--chip-size", "100"), 2, "one of (64, 128, 256)"),

@@ -123,7 +123,7 @@ def test_region_and_years_are_enough(world: World, archive: Archive, tmp_path: P
     assert {"worldcover", "terraclimate"} <= names
     assert all(source["licence"] and source["citation"] for source in card["inputs"]["sources"])
     stages = card["access"]["stages"]
-    assert {"screening", "information", "pixels"} <= set(stages)
+    assert {"search", "covariates", "screening", "information", "pixels"} <= set(stages)
     assert card["access"]["login"] is True
     store = Store.open(out / "store.zarr")
     samples = pq.read_table(out / "samples.parquet")

@@ -37,6 +37,10 @@ class Cmr:
     """Entries that the last page lacks although they are counted."""
     repeats: bool = False
     """The cursor does not move."""
+    alternates: bool = False
+    """Pages one and two come in turn for ever."""
+    overlaps: bool = False
+    """The third page is the first one with one new entry at its end."""
     time_outs: int = 0
     """Pages that come in part, with CMR-Time-Out, before the whole ones."""
     hits_more: int = 0
@@ -72,6 +76,10 @@ class Cmr:
         start = 0 if token is None or self.repeats else json.loads(token)[1]
         some = found[start : start + size]
         stop = start + len(some)
+        if self.alternates and size:
+            some, stop = found[start % (2 * size) :][:size], start + size
+        if self.overlaps and size and start == 2 * size:
+            some = [*found[: size - 1], found[start]]
         headers = {"CMR-Hits": str(len(found) + self.hits_more), "CMR-Took": "12"}
         if some:
             headers["CMR-Search-After"] = json.dumps(["lpcloud", stop, 3790086838])

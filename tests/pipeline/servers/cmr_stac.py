@@ -36,6 +36,12 @@ class StacApi:
     matched_more: int = 0
     empty_page: bool = False
     """The second page is empty, though it links to a next one."""
+    overlap: int = 0
+    """Items that every page but the first repeats of the one before, in place of as many of its own last ones."""
+    alternates: bool = False
+    """Pages one and two come in turn for ever."""
+    absent_status: int = 404
+    """Of collections that are not there."""
     url: str = ""
     """Of the server; set when it runs."""
     searches: list[dict[str, str]] = field(default_factory=list)
@@ -51,10 +57,13 @@ class StacApi:
             return json_reply(self._landing())
         if path.startswith("/collections/"):
             name = path.rsplit("/", 1)[1]
-            return json_reply(self._collection(name)) if name in self.collections else json_reply({"code": "no"}, 404)
+            return json_reply(self._collection(name)) if name in self.collections else self._absent()
         if path == "/search":
             return self._search(request)
         return json_reply({"errors": ["not found"]}, 404)
+
+    def _absent(self) -> Reply:
+        return json_reply({"code": "no"}, self.absent_status)
 
     def _landing(self) -> dict[str, Any]:
         kinds = {"type": "application/json"}
@@ -90,12 +99,14 @@ class StacApi:
 
     def _page(self, found: Sequence[dict[str, Any]], query: dict[str, str]) -> dict[str, Any]:
         at = 0 if self.repeats else int(query.get("cursor", 0))
-        end = at + min(self.cap, int(query.get("limit", 10)))
+        size = min(self.cap, int(query.get("limit", 10)))
+        end = at + size
         links = [{"rel": "self", "href": f"{self.address}/search"}]
-        if end < len(found):
+        if end < len(found) or self.alternates:
             text = "&".join(f"{key}={value}" for key, value in {**query, "cursor": str(end)}.items())
             links.append({"rel": "next", "href": f"{self.address}/search?{text}", "type": "application/geo+json"})
-        features = [] if at and self.empty_page else found[at:end]
+        at = at % (2 * size) if self.alternates else max(0, at - self.overlap)
+        features = [] if at and self.empty_page else found[at : at + size]
         page = {"type": "FeatureCollection", "features": features, "links": links}
         if not self.says_matched:
             return page
