@@ -146,6 +146,16 @@ class Loopback:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await drop_transports()
+
+
+async def drop_transports() -> None:
+    """Abort every socket of the running loop, also those in the middle of a TLS handshake, which no protocol knows."""
+    known = getattr(asyncio.get_running_loop(), "_transports", {})
+    for _ in range(5):
+        for transport in list(known.values()):
+            transport.abort()
+        await asyncio.sleep(0.003)
 
 
 class _Connection(asyncio.Protocol):

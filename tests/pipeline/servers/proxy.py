@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from servers.loopback import drop_transports
+
 
 @dataclass(eq=False)
 class Proxy:
@@ -56,7 +58,7 @@ class Proxy:
             await asyncio.sleep(0.003)
             if len(asyncio.all_tasks()) == 1:
                 break
-        await asyncio.sleep(0.01)
+        await drop_transports()
 
     async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.append(writer)
