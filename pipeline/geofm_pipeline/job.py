@@ -115,9 +115,10 @@ class _Job:
         A foreign cluster's workers have credentials of their own, which this process need not have.
         """
         templates = set(scenes["href_template"].to_pylist())
-        reading = Reading(access=self.access, login=any(needs_earthdata(self.access, href) for href in templates))
+        protected = any(needs_earthdata(self.access, href) for href in templates)
+        reading = Reading(access=self.access, login=protected and not self.config.dry_run)  # a plan reads no pixel
         self._note_access(reading)
-        if reading.login and self.config.scheduler is None and not self.config.dry_run:
+        if reading.login and self.config.scheduler is None:
             try:
                 transport(self.access).routes.earthdata.token()
             except FetchError as error:
