@@ -105,13 +105,13 @@ class SampleConfig:
     """Address of a Dask scheduler to use instead of a local cluster, e.g. tcp://10.0.0.1:8786."""
     access: Literal["auto", "https", "s3"] = "auto"
     """How NASA's protected files are read: https with the login's token, s3 with temporary keys, auto by the region."""
-    in_flight: int = 64
+    in_flight: int = Access.in_flight
     """Requests at once per worker process, for archives behind a network."""
-    requests_per_second: float = 200.0
+    requests_per_second: float = Access.requests_per_second
     """Most requests per second to one host, of all workers together."""
-    timeout: float = 120.0
+    timeout: float = Access.timeout_s
     """Seconds after which a request without a whole answer is given up and tried again."""
-    attempts: int = 10
+    attempts: int = Access.attempts
     """Tries per request; waits between them double, about four minutes in all for ten."""
     services: Path | None = None
     """YAML file with addresses of services in place of the built-in ones (docs/access.md)."""

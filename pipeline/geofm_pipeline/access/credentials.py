@@ -77,8 +77,8 @@ def netrc_path() -> Path:
         return Path("~/.netrc")
 
 
-def _netrc_credentials(path: Path, host: str) -> Credentials | str:
-    """The entry of a host, or what is wrong with the file."""
+def netrc_entry(path: Path, host: str) -> tuple[str, str, str] | str:
+    """(login, account, password) of a host, or in words why there is none; the words quote nothing of the file."""
     try:
         entry = netrc.netrc(str(path)).hosts.get(host)
     except FileNotFoundError:
@@ -91,6 +91,14 @@ def _netrc_credentials(path: Path, host: str) -> Credentials | str:
         return f"the netrc file {path} is no text"
     if entry is None:
         return f"the netrc file {path} has no machine {host}"
+    login, account, password = entry
+    return login or "", account or "", password or ""
+
+
+def _netrc_credentials(path: Path, host: str) -> Credentials | str:
+    entry = netrc_entry(path, host)
+    if isinstance(entry, str):
+        return entry
     if not entry[0] or not entry[2]:
         return f"machine {host} in the netrc file {path} lacks its login or password"
     secret = fingerprint(entry[0], entry[2])

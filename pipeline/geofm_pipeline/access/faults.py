@@ -51,6 +51,8 @@ class FetchError(Exception):
     ) -> None:
         super().__init__(cause)
         self.fault, self.cause, self.retry_after_s, self.unreached = fault, cause, retry_after_s, unreached
+        self.status: int | None = None
+        """HTTP status of a server's refusal; does not travel between processes."""
 
     @property
     def transient(self) -> bool:

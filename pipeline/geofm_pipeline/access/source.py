@@ -119,8 +119,8 @@ class ArchiveSource:
         return size
 
     def get(self, href: str, *, headers: Mapping[str, str] | None = None) -> Response:
-        """The whole answer of a service (status 200, headers, body), for documents whose headers matter."""
-        return self._patiently(lambda: self._once(href, None, headers))
+        """A service's document: status 200, headers, and the body, whose compression on the way is undone."""
+        return self._patiently(partial(self._once, href, None, headers or {}, document=True))
 
     def twin(self) -> ArchiveSource:
         """See :class:`ByteSource`."""
@@ -134,8 +134,10 @@ class ArchiveSource:
         """See :class:`ByteSource`."""
         return local if is_local(href) else self.access.in_flight
 
-    def _once(self, href: str, span: Span | None, headers: Mapping[str, str] | None = None) -> Response:
-        ask = Ask(span=span, tally=self.tally, stop=self._stopped, headers=headers or {})
+    def _once(
+        self, href: str, span: Span | None, headers: Mapping[str, str] | None = None, *, document: bool = False
+    ) -> Response:
+        ask = Ask(span=span, tally=self.tally, stop=self._stopped, headers=headers or {}, document=document)
         return self._transport().fetch(href, ask)
 
     def _transport(self) -> Transport:

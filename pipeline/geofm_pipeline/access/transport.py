@@ -7,11 +7,13 @@ renewed once per read. Nothing that is not exactly what was asked for comes back
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import threading
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from urllib.parse import urljoin
 
@@ -38,9 +40,16 @@ class Ask:
     stop: threading.Event
     """Set when the work ends: then nothing is waited for."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    document: bool = False
+    """A service's document, which may come compressed; bytes of a file may not, since ranges count the file's own."""
 
 
 AGENT = "geofm (https://github.com/geofm/geofm)"
+_HEADERS = {
+    False: {"User-Agent": AGENT, "Accept": "*/*"},
+    True: {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "gzip"},
+}
+"""Of a file and of a document."""
 _HOPS = 5
 _RENEWALS = 3  # of credentials or addresses within one read: one of each kind
 _RANGE = re.compile(r"(?i:bytes) (\d+)-(\d+)/(\d+|\*)")
@@ -75,10 +84,12 @@ class Transport:
             except ValueError:  # of urlsplit, whose message repeats the address
                 raise FetchError(Fault.REFUSED, "the address is malformed") from None
             if response.status in (200, 206, 416):
-                return _checked(response, ask.span, _encodings(ask))
+                return _checked(response, ask)
             why = self._renewed(target, response, done) if len(done) < _RENEWALS else ""
             if not why:
-                raise self._refusal(target, response)
+                refusal = self._refusal(target, response)
+                refusal.status = response.status
+                raise refusal
             ask.tally.retried(why)
             done.append(why)
 
@@ -109,7 +120,7 @@ class Transport:
         try:
             response = self._client.get(
                 target.url,
-                headers={"User-Agent": AGENT, "Accept": "*/*", **ask.headers, **target.headers},
+                headers={**_HEADERS[ask.document], **ask.headers, **target.headers},
                 span=ask.span,
                 signature=target.signature,
                 stopped=ask.stop.is_set,
@@ -134,7 +145,7 @@ class Transport:
         if target.signed_for and response.status in (400, 401, 403):
             self.routes.redirects.drop(target.signed_for, target.url)
             return "address renewed"
-        if target.bearer and (response.status == 401 or self._asks_to_log_in(response)):
+        if target.bearer and (response.status == 401 or 300 <= response.status < 400):
             return "login renewed" if self.routes.earthdata.renew(target.bearer) else ""
         if target.blob and response.status in (401, 403, 409):
             self.routes.signatures.forget(target.blob)
@@ -145,9 +156,6 @@ class Transport:
                 return "keys renewed"
             return "https instead of s3" if self.routes.leave_s3() else ""
         return ""
-
-    def _asks_to_log_in(self, response: Response) -> bool:
-        return 300 <= response.status < 400
 
     def _refusal(self, target: Target, response: Response) -> FetchError:
         """What an answer that is no data means."""
@@ -190,8 +198,9 @@ def _forbidden(target: Target, response: Response) -> FetchError:
     )
 
 
-def _checked(response: Response, span: Span | None, asked_encodings: tuple[str, ...] = ()) -> Response:
+def _checked(response: Response, ask: Ask) -> Response:
     """The answer if it is exactly what was asked for."""
+    span = ask.span
     if response.status == 416:
         return _behind_the_end(response, span)
     if response.is_html:
@@ -203,7 +212,10 @@ def _checked(response: Response, span: Span | None, asked_encodings: tuple[str, 
     announced = response.headers.get("content-length", "")
     if announced.isdigit() and int(announced) != len(response.body) and not response.cut:
         raise FetchError(Fault.SHORT, f"the body ended after {len(response.body)} of {announced} bytes")
-    if response.headers.get("content-encoding", "identity") not in ("identity", "", *asked_encodings):
+    encoding = response.headers.get("content-encoding", "").lower()
+    if encoding == "gzip" and ask.document:
+        return _unzipped(response)
+    if encoding not in ("", "identity"):
         raise FetchError(Fault.CONTENT, "the server sent compressed bytes that nobody asked for")
     if span is None:
         if response.status == 206 and file_size(response) != len(response.body):
@@ -235,10 +247,11 @@ def _behind_the_end(response: Response, span: Span | None) -> Response:
     return response
 
 
-def _encodings(ask: Ask) -> tuple[str, ...]:
-    """Encodings of a body that the caller undoes by itself."""
-    asked = {name.lower(): value for name, value in ask.headers.items()}
-    return tuple(word.strip() for word in asked.get("accept-encoding", "").split(",") if word.strip())
+def _unzipped(response: Response) -> Response:
+    try:
+        return replace(response, body=gzip.decompress(response.body))
+    except (OSError, EOFError, zlib.error):
+        raise FetchError(Fault.SHORT, "the compressed body is damaged or ends early") from None
 
 
 def file_size(response: Response) -> int | None:

@@ -7,6 +7,7 @@ does not need. Rows come in batches of about 8 MB, whatever the size of a file. 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -81,20 +82,15 @@ def file_batches(file: pa.NativeFile, *, region: Region, years: Years, base: str
                     yield _item_batch(batch if may.all() else batch.filter(pa.array(may)), columns, base)
 
 
-class _named_errors:  # noqa: N801 - used as a function
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
     """Turn what Arrow and GEOS raise for a bad file into an ArchiveError that names it."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (pa.ArrowException, OSError, shapely.errors.GEOSException)):
-            raise ArchiveError(
-                f"{self._name} cannot be read as STAC GeoParquet: {error}; fetch the file again, or leave it out"
-            ) from error
+    try:
+        yield
+    except (pa.ArrowException, OSError, shapely.errors.GEOSException) as error:
+        raise ArchiveError(
+            f"{name} cannot be read as STAC GeoParquet: {error}; fetch the file again, or leave it out"
+        ) from error
 
 
 def folder_extent(path: Path) -> str:

@@ -114,8 +114,8 @@ class MonthlyArchive:
     def batches(self) -> Iterator[ItemBatch]:
         """Items of the months that are there; then says how they compare with CMR's count."""
         months = self._files()
-        pace = Pace(len(months))
-        streams = [partial(self._month, month, file, pace) for month, file in months.items()]
+        milestones = Milestones(len(months))
+        streams = [partial(self._month, month, file, milestones) for month, file in months.items()]
         yield from merged(streams, at_once=_FILES_AT_ONCE)
         for sensor in SENSORS:
             if any(month.sensor == sensor for month in wanted_months(self._request)):
@@ -196,7 +196,7 @@ class MonthlyArchive:
             "the same command later, or use another --catalog"
         )
 
-    def _month(self, month: Month, file: RemoteFile, pace: Pace) -> Iterator[ItemBatch]:
+    def _month(self, month: Month, file: RemoteFile, milestones: Milestones) -> Iterator[ItemBatch]:
         request, items = self._request, 0
         with answering(shown(month.address(self._root))):
             batches = file_batches(
@@ -210,8 +210,10 @@ class MonthlyArchive:
                 self._count(month.sensor, batch)
                 yield batch
         with self._lock:
-            if pace.is_due():
-                request.say(f"catalogue: {pace.done:,} of {pace.total:,} monthly files, {month}: {items:,} items")
+            if milestones.is_due():
+                request.say(
+                    f"catalogue: {milestones.done:,} of {milestones.total:,} monthly files, {month}: {items:,} items"
+                )
 
     def _count(self, sensor: Sensor, batch: ItemBatch) -> None:
         boxes = [box(*edges) for edges in self._request.region.boxes]
@@ -239,7 +241,7 @@ class MonthlyArchive:
             request.note(f"The HLS STAC GeoParquet archive has {share}.")
 
 
-class Pace:
+class Milestones:
     """Which of so many files have a line of progress: each of a few, else every tenth, after a pause, and the last."""
 
     def __init__(self, total: int, *, clock: Callable[[], float] = time.monotonic) -> None:

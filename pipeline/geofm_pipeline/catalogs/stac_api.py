@@ -8,9 +8,7 @@ for no filter. The access layer sends the requests and tries again after time-ou
 
 from __future__ import annotations
 
-import gzip
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -21,7 +19,7 @@ from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
-from geofm_pipeline.access.faults import Fault, FetchError
+from geofm_pipeline.access.faults import FetchError
 from geofm_pipeline.access.source import ArchiveSource
 from geofm_pipeline.catalogs.addresses import shown, shown_in
 from geofm_pipeline.catalogs.arrived import Arrived
@@ -38,9 +36,7 @@ COLLECTIONS = (("HLSL30_2.0", "HLSS30_2.0"), ("hls2-l30", "hls2-s30"), ("HLSL30.
 NASA): the first pair that a service has is searched, half a pair where it has no whole one, else all collections."""
 PAGE_SIZE = 100  # CMR-STAC caps it there without a word
 _EPOCH = date(1970, 1, 1)
-_STATUS = re.compile(r"\((\d{3})\b")
-"""The status in the cause of a FetchError."""
-_ABSENT = ("404", "400")
+_ABSENT = (404, 400)
 """400 is the answer of services that dislike the name of a collection."""
 
 
@@ -82,9 +78,7 @@ class _SourceIO(StacApiIO):
         query = urlencode({name: value for name, value in (parameters or {}).items() if value is not None}, safe=",:/")
         address = f"{href}{'&' if '?' in href else '?'}{query}" if query else href
         # Headers that a next link names are not sent on: they repeat ours.
-        response = self._source.get(address, headers={"Accept-Encoding": "gzip"})
-        zipped = response.headers.get("content-encoding", "").lower() == "gzip"
-        text = (gzip.decompress(response.body) if zipped else response.body).decode()
+        text = self._source.get(address).body.decode()
         self.last = mapping(json.loads(text))
         return text
 
@@ -169,8 +163,7 @@ class StacApi:
         try:
             document = mapping(json.loads(self._io.request(f"{self.url.rstrip('/')}/collections/{name}")))
         except FetchError as error:
-            status = _STATUS.search(error.cause)
-            if error.fault in (Fault.MISSING, Fault.REFUSED) and status is not None and status[1] in _ABSENT:
+            if error.status in _ABSENT:
                 return None
             raise
         if document.get("id") != name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
 import threading
@@ -322,12 +323,15 @@ def test_a_whole_file_that_fits_the_range_is_taken(shelf: Shelf, hasty: Access) 
 
 
 def test_compressed_bytes_that_nobody_asked_for_are_refused(shelf: Shelf, hasty: Access) -> None:
-    """Neither undone nor taken for the file's own; who asks for them gets them."""
-    _serve(shelf, Reply(body=b"x1y2", headers={"Content-Encoding": "gzip"}))
+    """Neither undone nor taken for the file's own; of a service's document the compression is undone."""
+    _serve(shelf, Reply(body=gzip.compress(b"x1y2"), headers={"Content-Encoding": "gzip"}))
     source = ArchiveSource(hasty)
     with pytest.raises(FetchError, match="compressed bytes"):
         source.read_all(f"{shelf.url}/f")
-    assert source.get(f"{shelf.url}/f", headers={"Accept-Encoding": "gzip"}).body == b"x1y2"
+    assert source.get(f"{shelf.url}/f").body == b"x1y2"
+    _serve(shelf, Reply(body=gzip.compress(b"x1y2")[:-3], headers={"Content-Encoding": "gzip"}))
+    with pytest.raises(FetchError, match="damaged or ends early"):
+        source.get(f"{shelf.url}/f")
 
 
 @pytest.mark.parametrize("href", ["http://[::1/x", "http://127.0.0.1:1/é", "http://127.0.0.1:port/x"])

@@ -12,7 +12,7 @@ from servers.monthly_archive import PREFIX, key_of, monthly_files
 from shapely.geometry import shape
 
 from geofm_pipeline.catalogs import facts, find_scenes
-from geofm_pipeline.catalogs.months import Month, Pace, wanted_months
+from geofm_pipeline.catalogs.months import Milestones, Month, wanted_months
 from geofm_pipeline.catalogs.request import Request
 from geofm_pipeline.errors import ArchiveError, NothingFoundError
 from geofm_pipeline.region import parse_region
@@ -206,15 +206,15 @@ def test_progress_names_the_months(world: Any) -> None:
 def test_many_files_have_few_lines_of_progress() -> None:
     """Every tenth file and the last one, others only after two seconds without a word; of ten files each one."""
     now = [0.0]
-    pace = Pace(28, clock=lambda: now[0])
+    pace = Milestones(28, clock=lambda: now[0])
     assert [number for number in range(1, 29) if pace.is_due()] == [10, 20, 28]
-    pace = Pace(28, clock=lambda: now[0])
+    pace = Milestones(28, clock=lambda: now[0])
     due = []
     for number in range(1, 8):
         now[0] += 0.75
         due += [number] * pace.is_due()
     assert due == [3, 6]
-    few = Pace(10, clock=lambda: now[0])
+    few = Milestones(10, clock=lambda: now[0])
     assert all(few.is_due() for _ in range(10))
 
 
