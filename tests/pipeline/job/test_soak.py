@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers.loopback import Loopback, Reply, Request, ranged, serving
+from servers.faulty import spoilt
+from servers.loopback import Loopback, Reply, Request, serving
 
 from geofm_pipeline.cli import run
 from geofm_pipeline.simulator import Archive, simulate
@@ -17,7 +18,10 @@ from geofm_pipeline.simulator import Archive, simulate
 from .test_job import dataset_bytes
 
 pytestmark = pytest.mark.heavy
-KINDS = ("429", "500", "502", "503", "504", "408", "reset", "short", "less", "slow", "silent", "stall", "other range")
+KINDS = (
+    *("429 retry-after 0", "503 retry-after 0", "500", "502", "504", "408"),
+    *("reset", "short", "less", "slow", "silent", "stall", "other-range"),
+)
 FAULTY = 0.05
 
 
@@ -36,39 +40,10 @@ class Weather:
         dice = random.Random(request.number)
         chance, which = dice.random(), dice.random()
         kind = KINDS[int(which * len(KINDS))] if chance < self._share and request.path.endswith(".tif") else ""
-        if kind == "other range" and (request.span or (0, 0))[0] == 0:
+        if kind == "other-range" and (request.span or (0, 0))[0] == 0:
             kind = ""  # the beginning is what was asked for
         self.seen[kind] += 1
         return spoilt(kind, request, whole)
-
-
-def spoilt(kind: str, request: Request, whole: Reply) -> Reply:
-    """The answer with one fault; all pass if asked again."""
-    good = ranged(request, whole)
-    size = len(good.body)
-    match kind:
-        case "":
-            return good
-        case "429" | "503":
-            return Reply(status=int(kind), headers={"Retry-After": "0"})
-        case "500" | "502" | "504" | "408":
-            return Reply(status=int(kind), body=b"<html>upstream</html>", headers={"Content-Type": "text/html"})
-        case "reset":
-            return Reply(reset=True)
-        case "short":
-            return Reply(status=good.status, body=good.body, headers=good.headers, cut=size // 2)
-        case "less":
-            first = request.span[0] if request.span else 0
-            where = f"bytes {first}-{first + size // 2 - 1}/{len(whole.body)}"
-            return Reply(status=206, body=good.body[: size // 2], headers={**good.headers, "Content-Range": where})
-        case "slow":  # not a fault, only slow
-            return Reply(status=good.status, body=good.body, headers=good.headers, wait_s=0.3)
-        case "silent":
-            return Reply(status=good.status, body=good.body, headers=good.headers, wait_s=3.0)
-        case "stall":
-            return Reply(status=good.status, body=good.body, headers=good.headers, bytes_per_s=max(1.0, size / 10))
-    where = f"bytes 0-{size - 1}/{len(whole.body)}"
-    return Reply(status=206, body=whole.body[:size], headers={**good.headers, "Content-Range": where})
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +101,6 @@ def test_a_stormy_network_changes_no_byte_and_every_repeat_is_counted(
         assert stage["failures"] == {}
     # libcurl itself replaces a kept connection that was reset, so some resets cost no counted repeat
     assert spoilt_answers - app.seen["reset"] <= sum(repeats.values()) <= spoilt_answers
-    assert repeats["5xx server error"] == sum(app.seen[kind] for kind in ("500", "502", "503", "504"))
-    assert repeats["429 too many requests"] == app.seen["429"]
+    assert repeats["5xx server error"] == sum(app.seen[kind] for kind in ("500", "502", "503 retry-after 0", "504"))
+    assert repeats["429 too many requests"] == app.seen["429 retry-after 0"]
     assert repeats["timeout"] >= app.seen["408"] + app.seen["silent"]

@@ -1,11 +1,13 @@
-"""Faults on purpose, in turn: wraps an app and spoils its next answers."""
+"""Faults on purpose: one answer spoilt by the name of a fault, or an app whose next answers are spoilt in turn."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 
-from servers.loopback import App, Reply, Request, json_reply
+from servers.loopback import App, Reply, Request, json_reply, ranged
 
 Spoil = Callable[[Reply], Reply]
 
@@ -52,3 +54,47 @@ def slow(reply: Reply) -> Reply:
 def junk(reply: Reply) -> Reply:
     """JSON that is cut short but announced as whole."""
     return replace(reply, body=reply.body[: len(reply.body) // 2])
+
+
+PAGE = b"\n<!DOCTYPE html><html>Earthdata Login</html>"
+
+
+def spoilt(fault: str, request: Request, whole: Reply) -> Reply:
+    """The reply to a request with one fault in it; '' is none."""
+    good = ranged(request, whole)
+    half = len(good.body) // 2
+    match fault.split():
+        case []:
+            return good
+        case [status] if status.isdigit():
+            return Reply(status=int(status), body=b"no")
+        case [status, "retry-after", seconds]:
+            return Reply(status=int(status), headers={"Retry-After": seconds})
+        case [status, "retry-at", seconds]:  # a date
+            return Reply(
+                status=int(status), headers={"Retry-After": formatdate(time.time() + int(seconds), usegmt=True)}
+            )
+        case ["html"]:
+            return Reply(body=PAGE, headers={"Content-Type": "text/html; charset=utf-8"})
+        case ["html-as-data"]:
+            return Reply(body=PAGE)
+        case ["reset"]:
+            return Reply(reset=True)
+        case ["short"]:
+            return replace(good, cut=half)
+        case ["stall"]:
+            return replace(good, bytes_per_s=max(1.0, len(good.body) / 10))
+        case ["slow"]:  # no fault
+            return replace(good, wait_s=0.3)
+        case ["silent"]:
+            return replace(good, wait_s=3.0)
+        case ["ignore-range"]:
+            return whole
+        case ["other-range"]:
+            other = {**good.headers, "Content-Range": f"bytes 0-{len(good.body) - 1}/{len(whole.body)}"}
+            return Reply(status=206, body=whole.body[: len(good.body)], headers=other)
+        case ["less"]:  # an honest length, but half of what was asked for
+            first = request.span[0] if request.span else 0
+            where = f"bytes {first}-{first + half - 1}/{len(whole.body)}"
+            return Reply(status=206, body=good.body[:half], headers={**good.headers, "Content-Range": where})
+    raise AssertionError(f"no fault {fault!r}")

@@ -1,6 +1,6 @@
 """An HTTP/1.1 server on loopback: fast, with latency, throttled connections, faults on purpose and a log.
 
-One asyncio loop in a thread of its own; an app is a function Request → Reply. It parses just what the project's
+An app is a function Request → Reply. It parses just what the project's
 clients send.
 """
 
@@ -12,11 +12,12 @@ import re
 import socket
 import ssl
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, unquote
+
+from servers.looped import Looped
 
 REASONS = {200: "OK", 206: "Partial Content", 303: "See Other", 403: "Forbidden", 404: "Not Found"}
 
@@ -88,7 +89,7 @@ def ranged(request: Request, reply: Reply) -> Reply:
 
 
 @dataclass(eq=False)
-class Loopback:
+class Loopback(Looped):
     """A running server."""
 
     app: App
@@ -103,65 +104,18 @@ class Loopback:
     connections: int = 0
     """Connections accepted so far."""
 
-    def start(self) -> None:
-        """Serve from now on."""
-        self._loop = asyncio.new_event_loop()
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
-        self._thread.start()
-        ready.wait()
-
-    def stop(self) -> None:
-        """Close all connections and end."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    def _run(self, ready: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        make = self._loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port, backlog=1024, ssl=self.tls)
-        server = self._loop.run_until_complete(make)
+    async def listen(self) -> asyncio.Server:
+        """See Looped."""
+        loop = asyncio.get_running_loop()
+        make = loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port, backlog=1024, ssl=self.tls)
+        server = await make
         self.port = server.sockets[0].getsockname()[1]
         self.url = f"{'https' if self.tls else 'http'}://{'localhost' if self.tls else '127.0.0.1'}:{self.port}"
-        ready.set()
-        try:
-            self._loop.run_forever()
-        finally:
-            server.close()
-            self._loop.run_until_complete(self._end())
-            self._loop.close()
-
-    async def _end(self) -> None:
-        """Close every connection, also those that are only just being accepted."""
-        quiet = 0
-        for _ in range(300):
-            if quiet == 3:
-                break
-            await asyncio.sleep(0.003)
-            alive = list(_Connection.alive.get(self, ()))
-            for connection in alive:
-                connection.abort()
-            quiet = 0 if alive else quiet + 1
-        _Connection.alive.pop(self, None)
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await drop_transports()
-
-
-async def drop_transports() -> None:
-    """Abort every socket of the running loop, also those in the middle of a TLS handshake, which no protocol knows."""
-    known = getattr(asyncio.get_running_loop(), "_transports", {})
-    for _ in range(5):
-        for transport in list(known.values()):
-            transport.abort()
-        await asyncio.sleep(0.003)
+        return server
 
 
 class _Connection(asyncio.Protocol):
     """One client's connection; requests are answered in order."""
-
-    alive: dict[Loopback, set[asyncio.Transport]] = {}  # noqa: RUF012 - shared on purpose
 
     def __init__(self, server: Loopback) -> None:
         self.server, self.buffer = server, b""
@@ -171,12 +125,10 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.server.connections += 1
-        self.alive.setdefault(self.server, set()).add(transport)
         raw = transport.get_extra_info("socket")
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.alive.get(self.server, set()).discard(self.transport)
         if self.waiting is not None:
             self.waiting.cancel()
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from servers.loopback import drop_transports
+from servers.looped import Looped
 
 
 @dataclass(eq=False)
-class Proxy:
+class Proxy(Looped):
     """A running proxy."""
 
     table: dict[str, int]
@@ -25,43 +24,14 @@ class Proxy:
     url: str = ""
     asked: list[str] = field(default_factory=list)
     """HOST:PORT of every tunnel that was asked for."""
-    _open: list[asyncio.StreamWriter] = field(default_factory=list)
 
-    def start(self) -> None:
-        """Serve from now on."""
-        self._loop = asyncio.new_event_loop()
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
-        self._thread.start()
-        ready.wait()
-
-    def stop(self) -> None:
-        """Close all tunnels and end."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    def _run(self, ready: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._tunnel, "127.0.0.1", 0))
+    async def listen(self) -> asyncio.Server:
+        """See Looped."""
+        server = await asyncio.start_server(self._tunnel, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        ready.set()
-        self._loop.run_forever()
-        server.close()
-        self._loop.run_until_complete(self._settled())
-        self._loop.close()
-
-    async def _settled(self) -> None:
-        """Close every tunnel, also those that are only just being opened."""
-        for _ in range(300):
-            for writer in self._open:
-                writer.transport.abort()
-            await asyncio.sleep(0.003)
-            if len(asyncio.all_tasks()) == 1:
-                break
-        await drop_transports()
+        return server
 
     async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.append(writer)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             method, target, _ = head.decode("latin-1").split(" ", 2)
@@ -76,7 +46,6 @@ class Proxy:
 
     async def _joined(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         near, far = await asyncio.open_connection("127.0.0.1", port)
-        self._open.append(far)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await asyncio.gather(_copy(reader, far), _copy(near, writer))
 
