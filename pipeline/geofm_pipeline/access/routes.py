@@ -124,9 +124,7 @@ class Routes:
 
     def _bucket(self, href: str) -> Target:
         name, _, key = href.partition("://")[2].partition("/")
-        bucket = self._services.buckets.get(name) or Bucket(
-            region=environment_region(), keys="environment", endpoint=environment_endpoint()
-        )
+        bucket = bucket_of(self._services, name)
         url = bucket_address(name, key, bucket)
         if bucket.keys == "none":
             return Target(url=url)
@@ -161,6 +159,13 @@ def refuse_plain(href: str) -> None:
         raise FetchError(Fault.REFUSED, "a token is never sent over plain http: the href must begin with https://")
 
 
+def bucket_of(services: Services, name: str) -> Bucket:
+    """How a bucket is reached: as the services say, else as this machine's own configuration does."""
+    return services.buckets.get(name) or Bucket(
+        region=environment_region(), keys="environment", endpoint=environment_endpoint()
+    )
+
+
 def bucket_address(name: str, key: str, bucket: Bucket) -> str:
     """URL of an object: path-style at an endpoint of its own, else at Amazon's by the bucket's host.
 
@@ -177,3 +182,18 @@ def bucket_address(name: str, key: str, bucket: Bucket) -> str:
 def google_address(services: Services, href: str) -> str:
     """URL of a gs://bucket/key that everybody may read."""
     return f"{services.google_storage}/{quote(href.partition('://')[2])}"
+
+
+def place_behind(href: str, services: Services) -> str:
+    """Where an address is really read: the https address that s3:// and gs:// stand for with these services.
+
+    >>> place_behind("gs://bucket/a.zarr", Services())
+    'https://storage.googleapis.com/bucket/a.zarr'
+    """
+    scheme, _, rest = href.partition("://")
+    if scheme == "gs":
+        return google_address(services, href)
+    if scheme != "s3":
+        return href
+    name, _, key = rest.partition("/")
+    return bucket_address(name, key, bucket_of(services, name))

@@ -185,14 +185,11 @@ def _of_one_year(source: str, rasters: list[ClassRaster], years: Years) -> Class
         return ClassMap(source=source, rasters=tuple(rasters), year=year, note="")
     year = nearest_year(found, years.years)
     kept = tuple(raster for raster in rasters if raster.year == year)
-    note = f"of the years {_listed(found)} of the land-cover map, {year} is nearest to {years}: it is used for all"
+    have = Years(years=tuple(found))
+    note = f"of the years {have} of the land-cover map, {year} is nearest to {years}: it is used for all"
     return ClassMap(source=source, rasters=kept, year=year, note=note)
 
 
 def nearest_year(found: Sequence[int], wanted: Sequence[int]) -> int:
     """The year with the least mean distance to the wanted years, the later one of two."""
     return min(found, key=lambda year: (sum(abs(year - other) for other in wanted), -year))
-
-
-def _listed(years: Sequence[int]) -> str:
-    return f"{years[0]}-{years[-1]}" if len(years) > 3 else ", ".join(map(str, years))

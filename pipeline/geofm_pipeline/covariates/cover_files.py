@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +17,18 @@ from pathlib import Path
 import numpy as np
 
 from geofm_pipeline.access.faults import Fault, FetchError
+from geofm_pipeline.access.routes import place_behind
 from geofm_pipeline.access.services import Services
 from geofm_pipeline.access.settings import Access
-from geofm_pipeline.access.source import ArchiveSource, ByteSource
+from geofm_pipeline.access.source import ArchiveSource, ByteSource, reading_threads
 from geofm_pipeline.covariates.class_index import ClassMap, ClassRaster, boxes_meet, nearest_year, tile_box
 from geofm_pipeline.covariates.named_sources import (
     IO_LULC,
     WORLDCOVER,
     NamedSource,
+    SourceRecord,
     cannot_read,
     explained,
-    place_behind,
-    source_record,
-    year_list,
 )
 from geofm_pipeline.errors import ArchiveError, ResourceError
 from geofm_pipeline.lonlat import Box
@@ -130,11 +128,11 @@ def named_map(
         if exists
     ]
     lacking = tuple(wanted for wanted in years.years if wanted not in have)
-    record = source_record(
-        named,
+    record = SourceRecord(
+        source=named,
         address=cover_href(named, access.services, None, year),
-        used=(year,),
-        lacking=lacking,
+        years_used=(year,),
+        years_lacking=lacking,
         absent_files=len(files) - len(rasters),
     )
     return ClassMap(
@@ -173,7 +171,8 @@ def _present(
     """Whether there is a file at each address; some must be. Only addresses that are not known are asked."""
     there = known.hrefs()
     unknown = [href for href in hrefs if href not in there]
-    with explained(named.option, named.name), ThreadPoolExecutor(max(1, min(in_flight, len(unknown)))) as threads:
+    count = max(1, min(in_flight, len(unknown)))
+    with explained(named.option, named.name), reading_threads(archive, count, "cover") as threads:
         found = dict(zip(unknown, threads.map(_asker(archive), unknown), strict=True))
     known.add({href for href, answer in found.items() if answer is None})
     answers = [found.get(href) for href in hrefs]
@@ -237,7 +236,7 @@ def _note(
     notes = []
     if len(have) > 1 and years.years != (year,):
         notes.append(
-            f"of the years {year_list(have)} of {named.name}, {year} is nearest to {years}: it is used for all"
+            f"of the years {Years(years=have)} of {named.name}, {year} is nearest to {years}: it is used for all"
         )
     absent = len(files) - len(rasters)
     if absent:

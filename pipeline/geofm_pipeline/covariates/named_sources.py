@@ -5,16 +5,16 @@ Addresses are in geofm_pipeline.access.services; `--land-cover` and `--weather` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-from geofm_pipeline.access.environment_keys import environment_endpoint, environment_region
 from geofm_pipeline.access.faults import Fault, FetchError
-from geofm_pipeline.access.routes import bucket_address, google_address
-from geofm_pipeline.access.services import Bucket, Services
+from geofm_pipeline.access.services import Services
 from geofm_pipeline.covariates.weather_steps import USUAL, Habits
 from geofm_pipeline.errors import ArchiveError
+from geofm_pipeline.years import Years
 
 NOTHING = "none"
 """The word for no land cover or no weather."""
@@ -122,88 +122,54 @@ def weather_address(source: NamedSource, services: Services) -> str:
     }[source.name]
 
 
-def place_behind(href: str, services: Services) -> str:
-    """Where an address is really read: the https address that s3:// and gs:// stand for with these services.
-
-    >>> place_behind("gs://bucket/a.zarr", Services())
-    'https://storage.googleapis.com/bucket/a.zarr'
-    """
-    scheme, _, rest = href.partition("://")
-    if scheme == "gs":
-        return google_address(services, href)
-    if scheme != "s3":
-        return href
-    name, _, key = rest.partition("/")
-    bucket = services.buckets.get(name) or Bucket(region=environment_region(), endpoint=environment_endpoint())
-    return bucket_address(name, key, bucket)
+_TERMS = ("name", "option", "title", "licence", "citation", "note")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRecord:
     """What the card keeps of a named source that was used."""
 
-    name: str
-    option: str
-    title: str
-    licence: str
-    citation: str
-    note: str
+    source: NamedSource
     address: str
     """Of the Zarr, or of the files with their place in braces."""
     years_used: tuple[int, ...]
     years_lacking: tuple[int, ...]
     """Requested years that the source does not have."""
-    absent_files: int = field(default=0)
+    absent_files: int = 0
     """Files that there are none of: open sea."""
 
     @property
     def sentence(self) -> str:
         """For the user: what is used, and on which terms."""
-        used = f" of {year_list(self.years_used)}" if self.years_used else ""
-        lacking = f"; it has nothing of {year_list(self.years_lacking)}" if self.years_lacking else ""
-        note = f"; {self.note}" if self.note else ""
-        what = self.option.removeprefix("--").replace("-", " ")
-        return f"{what}: {self.title}{used}{lacking}{note}. Licence: {self.licence}. Cite: {self.citation}."
+        source = self.source
+        used = f" of {Years(years=self.years_used)}" if self.years_used else ""
+        lacking = f"; it has nothing of {Years(years=self.years_lacking)}" if self.years_lacking else ""
+        note = f"; {source.note}" if source.note else ""
+        what = source.option.removeprefix("--").replace("-", " ")
+        return f"{what}: {source.title}{used}{lacking}{note}. Licence: {source.licence}. Cite: {source.citation}."
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
-        return {**asdict(self), "years_used": list(self.years_used), "years_lacking": list(self.years_lacking)}
+        return {
+            **{name: getattr(self.source, name) for name in _TERMS},
+            "address": self.address,
+            "years_used": list(self.years_used),
+            "years_lacking": list(self.years_lacking),
+            "absent_files": self.absent_files,
+        }
 
-
-def source_record(
-    source: NamedSource,
-    *,
-    address: str,
-    used: tuple[int, ...],
-    lacking: tuple[int, ...],
-    absent_files: int = 0,
-) -> SourceRecord:
-    """Record of a source as it was used."""
-    return SourceRecord(
-        name=source.name,
-        option=source.option,
-        title=source.title,
-        licence=source.licence,
-        citation=source.citation,
-        note=source.note,
-        address=address,
-        years_used=used,
-        years_lacking=lacking,
-        absent_files=absent_files,
-    )
-
-
-def year_list(years: tuple[int, ...]) -> str:
-    """`2019-2021`, `2019, 2021`, or `1958, 1960 … 1999` where there are many.
-
-    >>> year_list((2019, 2020, 2021)), year_list((2019, 2021))
-    ('2019-2021', '2019, 2021')
-    """
-    if len(years) > 2 and years[-1] - years[0] == len(years) - 1:
-        return f"{years[0]}-{years[-1]}"
-    if len(years) > 6:
-        return f"{years[0]}, {years[1]} … {years[-1]}"
-    return ", ".join(map(str, years))
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> SourceRecord:
+        """Inverse of :meth:`as_dict`; terms are those of today."""
+        source = named_source(record["option"], record["name"])
+        assert source is not None, record["name"]
+        return cls(
+            source=source,
+            address=record["address"],
+            years_used=tuple(record["years_used"]),
+            years_lacking=tuple(record["years_lacking"]),
+            absent_files=record["absent_files"],
+        )
 
 
 @contextmanager

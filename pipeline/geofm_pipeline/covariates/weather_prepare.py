@@ -18,7 +18,7 @@ from geofm_pipeline.access.source import ArchiveSource
 from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.cluster import Runner
 from geofm_pipeline.covariates.class_index import file_stamp
-from geofm_pipeline.covariates.named_sources import NamedSource, SourceRecord, named_source, source_record
+from geofm_pipeline.covariates.named_sources import NamedSource, SourceRecord, named_source
 from geofm_pipeline.covariates.weather_grid import LatLonAxes
 from geofm_pipeline.covariates.weather_months import (
     LETTERS,
@@ -196,4 +196,4 @@ def _write_means(folder: Path, plan: _Plan, strips: Sequence[tuple[Part, Path]])
 def _record(named: NamedSource, address: str, plans: Sequence[_Plan]) -> SourceRecord:
     used = sorted({year for plan in plans for year in plan.used})
     lacking = sorted({year for plan in plans for year in plan.lacking})
-    return source_record(named, address=address, used=tuple(used), lacking=tuple(lacking))
+    return SourceRecord(source=named, address=address, years_used=tuple(used), years_lacking=tuple(lacking))

@@ -64,13 +64,11 @@ class MeansShelf:
             return None
         if not all(self.fetched(target / name) for name in (*found["strips"], *found["files"])):
             return None
-        record = found["record"]
-        years = {name: tuple(record[name]) for name in ("years_used", "years_lacking")}
         return PreparedWeather(
             files=tuple(target / name for name in found["files"]),
             digest=found["digest"],
             notes=tuple(found["notes"]),
-            record=SourceRecord(**{**record, **years}),
+            record=SourceRecord.from_dict(found["record"]),
         )
 
     def fetched(self, path: Path) -> bool:

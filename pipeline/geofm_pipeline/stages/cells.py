@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from geofm_pipeline.access.routes import place_behind
 from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.card import Card, versions
 from geofm_pipeline.cells import OwnershipReport
@@ -31,7 +32,6 @@ from geofm_pipeline.covariates.named_sources import (
     SourceRecord,
     described,
     named_source,
-    place_behind,
     weather_address,
 )
 from geofm_pipeline.covariates.tiles import TileFacts, TileTask, made_tile, make_tiles

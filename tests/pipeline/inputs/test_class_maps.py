@@ -127,7 +127,7 @@ def test_of_several_years_the_nearest_is_used_and_said(cells: pa.Table, tmp_path
         _write(tmp_path / "lulc" / f"32U_{year}0101-{year + 1}0101.tif", pixels)
     found = land_cover_fractions(cells, str(tmp_path / "lulc"), years=parse_years("2019-2020"))
     assert [name for name in found.table.column_names if name.startswith("lc_")] == ["lc_5"]
-    assert "2018, 2020, 2022 of the land-cover map, 2020 is nearest to 2019-2020" in found.note
+    assert "2018,2020,2022 of the land-cover map, 2020 is nearest to 2019-2020" in found.note
     last = land_cover_fractions(cells, str(tmp_path / "lulc"))
     assert "lc_11" in last.table.column_names
 

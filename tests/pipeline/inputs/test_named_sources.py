@@ -20,6 +20,7 @@ from servers import maps
 from servers.loopback import App, Loopback, Reply, Request, json_reply, serving
 from servers.reaching import reach
 
+from geofm_pipeline.access.routes import place_behind
 from geofm_pipeline.access.services import Bucket, Services
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.card import Card
@@ -27,7 +28,7 @@ from geofm_pipeline.cells import owned_cells
 from geofm_pipeline.cluster import InProcess, open_runner
 from geofm_pipeline.config import SampleConfig
 from geofm_pipeline.covariates import land_cover_fractions
-from geofm_pipeline.covariates.named_sources import WORLDCOVER, place_behind
+from geofm_pipeline.covariates.named_sources import WORLDCOVER
 from geofm_pipeline.covariates.weather_prepare import prepare_weather
 from geofm_pipeline.covariates.weather_shelf import PreparedWeather
 from geofm_pipeline.errors import InputError

@@ -33,15 +33,20 @@ class Looped:
         try:
             self._loop.run_forever()
         finally:
-            server.close()
-            self._loop.run_until_complete(_end())
+            self._loop.run_until_complete(_end(server))
             self._loop.close()
 
 
-async def _end() -> None:
+async def _end(server: asyncio.Server) -> None:
     """Abort every socket of the loop, also those that are only just being accepted or in the middle of a TLS handshake,
     which no protocol knows; the loop keeps them all by descriptor."""
-    known = getattr(asyncio.get_running_loop(), "_transports", {})
+    loop = asyncio.get_running_loop()
+    for listening in server.sockets:
+        loop.remove_reader(listening.fileno())
+    for _ in range(3):  # a connection whose transport is made after close() is lost half-made (CPython 3.11)
+        await asyncio.sleep(0)
+    server.close()
+    known = getattr(loop, "_transports", {})
     quiet = 0
     for _ in range(300):
         others = asyncio.all_tasks() - {asyncio.current_task()}
