@@ -127,6 +127,7 @@ def simulate(argv: Sequence[str], progress: Progress) -> int:
 def login_check(argv: Sequence[str], progress: Progress) -> int:
     """`geofm-sample login-check`: log in, read sixteen kilobytes of one protected file, say what is wrong."""
     from geofm_pipeline.access.login_check import check_login
+    from geofm_pipeline.access.notices import said_by
     from geofm_pipeline.access.services import load_services
     from geofm_pipeline.access.settings import Access
 
@@ -141,7 +142,8 @@ def login_check(argv: Sequence[str], progress: Progress) -> int:
     parser.add_argument("--access", choices=("auto", "https", "s3"), default="auto", help="as in the runs to come")
     options = parser.parse_args(argv)
     access = Access(services=load_services(options.services), route=options.access)
-    check_login(access, href=options.href, say=progress.say)
+    with said_by(progress.say):
+        check_login(access, href=options.href, say=progress.say)
     return 0
 
 

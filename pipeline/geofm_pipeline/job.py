@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from geofm_pipeline.access.faults import OF_THE_LOGIN, FetchError
+from geofm_pipeline.access.notices import said_by
 from geofm_pipeline.access.services import changed_fields
 from geofm_pipeline.access.settings import Access, Reading
 from geofm_pipeline.access.transport import needs_earthdata, transport
@@ -50,7 +51,7 @@ def run_job(config: SampleConfig, *, progress: Progress, command: str) -> Path:
     # Absolute, since workers may run in another folder.
     root = (config.out or default_out(config, str(inputs.years))).absolute()
     _make_parent(root)
-    with writer_lock(root):
+    with writer_lock(root), said_by(progress.say):
         space = open_wave(root, design=config.design_fields(), digest=config.digest(), extend=config.extend)
         return _Job(config, access, inputs, space, progress).run(command)
 

@@ -6,6 +6,7 @@ to the stream given (stderr), never to stdout.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO, TypeVar
@@ -30,14 +31,15 @@ class Progress:
         """Called with every whole message besides printing it: the run's log."""
         self._live = stream.isatty()
         self._interval = 0.2 if self._live else interval
-        self._open_line = False
+        self._open_line, self._lock = False, threading.RLock()
 
     def say(self, message: str) -> None:
-        """Print one whole line."""
-        self._end_line()
-        print(message, file=self._stream, flush=True)
-        if self.heard is not None:
-            self.heard(message)
+        """Print one whole line, from any thread."""
+        with self._lock:
+            self._end_line()
+            print(message, file=self._stream, flush=True)
+            if self.heard is not None:
+                self.heard(message)
 
     def count(
         self, items: Iterable[T], *, total: int, label: str, unit: str, size: Callable[[T], int] | None = None
@@ -56,16 +58,18 @@ class Progress:
         self._end_line()
 
     def _show(self, line: str) -> None:
-        if self._live:
-            print(f"\r\x1b[2K{line}", end="", file=self._stream, flush=True)
-            self._open_line = True
-        else:
-            print(line, file=self._stream, flush=True)
+        with self._lock:
+            if self._live:
+                print(f"\r\x1b[2K{line}", end="", file=self._stream, flush=True)
+                self._open_line = True
+            else:
+                print(line, file=self._stream, flush=True)
 
     def _end_line(self) -> None:
-        if self._open_line:
-            print(file=self._stream)
-            self._open_line = False
+        with self._lock:
+            if self._open_line:
+                print(file=self._stream)
+                self._open_line = False
 
 
 def _line(label: str, done: int, total: int, unit: str, seconds: float) -> str:

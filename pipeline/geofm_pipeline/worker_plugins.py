@@ -16,6 +16,7 @@ from distributed.utils import sync
 
 from geofm_pipeline.access import pace
 from geofm_pipeline.access.faults import FetchError
+from geofm_pipeline.access.notices import NOTICES
 from geofm_pipeline.access.settings import Access, Reading
 from geofm_pipeline.access.transport import transport
 from geofm_pipeline.errors import ArchiveError, LoginError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from distributed import Client, Scheduler, Worker
 
 
+TOPIC = "geofm-network"
+"""Of the events by which workers tell the driving process what they wait for."""
 ANSWER_S = 5.0
 """For the scheduler to answer; after that a worker keeps the limit for itself."""
 
@@ -94,12 +97,14 @@ class ReadingPlugin(WorkerPlugin):  # type: ignore[misc]
         """Runs on every worker, also on those that join later; a failed login is raised here."""
         access = self._reading.access
         pace.share(SchedulerBook(worker, access.requests_per_second), worker.address)
+        NOTICES.listen(lambda host, words: worker.log_event(TOPIC, [host, words]))
         if self._reading.login:
             _log_in(access)
 
     def teardown(self, worker: Worker) -> None:
         """Leave the limit."""
         pace.share(None)
+        NOTICES.listen(None)
 
 
 def _log_in(access: Access) -> None:
@@ -107,7 +112,7 @@ def _log_in(access: Access) -> None:
 
 
 def prepare_workers(client: Client, reading: Reading) -> None:
-    """Register both plugins.
+    """Register both plugins, and hear what workers wait for.
 
     Raises
     ------
@@ -115,6 +120,7 @@ def prepare_workers(client: Client, reading: Reading) -> None:
         When a worker cannot log in; the message says why, and that it was a worker.
     """
     client.register_plugin(LedgerPlugin(reading.access.requests_per_second))
+    client.subscribe_topic(TOPIC, lambda event: NOTICES.tell(*event[1]))
     try:
         if reading.login:  # first one alone: many wrong passwords at once would lock the account
             known: dict[str, int] = client.nthreads()  # pyright: ignore[reportAssignmentType]  # not async

@@ -110,7 +110,10 @@ class HttpClient:
             handle.close()
             raise FetchError(Fault.REFUSED, "the address holds characters that no address may have") from None
         except pycurl.error as error:
+            proxy = int(handle.getinfo(pycurl.HTTP_CONNECTCODE))
             handle.close()  # its connection is in doubt
+            if proxy >= 400:
+                raise _proxy_error(proxy) from None
             if error.args[0] == pycurl.E_FILESIZE_EXCEEDED:
                 return answer.response(cut=True)
             raise _fetch_error(int(error.args[0]), answer) from None
@@ -187,7 +190,8 @@ class _Answer:
 
     def response(self, *, cut: bool = False) -> Response:
         # The head of the final answer: 100 Continue may come before.
-        first = max((i for i, line in enumerate(self.lines) if line.startswith(b"HTTP/")), default=0)
+        last = len(self.lines) - 1
+        first = next((i for i in range(last, 0, -1) if self.lines[i].startswith(b"HTTP/")), 0)
         head = b"".join(self.lines[first:]).decode("latin-1").split("\r\n")
         words = head[0].split(None, 2)
         headers = {}
@@ -212,6 +216,13 @@ def _fetch_error(code: int, answer: _Answer) -> FetchError:
     if fault == Fault.REFUSED:
         return FetchError(fault, "the address is malformed or of an unknown kind")
     return FetchError(Fault.CONNECTION, f"the connection failed ({_KINDS.get(code, f'libcurl code {code}')})")
+
+
+def _proxy_error(status: int) -> FetchError:
+    fault = Fault.CONNECTION if status >= 500 else Fault.REFUSED
+    if status == 407:
+        return FetchError(fault, "the proxy that HTTPS_PROXY names wants a password (407)")
+    return FetchError(fault, f"the proxy that HTTPS_PROXY names does not lead to this host ({status})")
 
 
 _KINDS = {

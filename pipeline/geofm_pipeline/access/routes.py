@@ -9,7 +9,8 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import quote, urlsplit
+from functools import lru_cache
+from urllib.parse import SplitResult, quote, urlsplit
 
 from geofm_pipeline.access.earthdata import Earthdata, S3Keys, TemporaryKeys
 from geofm_pipeline.access.environment_keys import environment_endpoint, environment_region, environment_signature
@@ -147,7 +148,13 @@ def host_key(url: str) -> str:
     ('data.example', '127.0.0.1:8080')
     """
     parts = urlsplit(url)
-    usual = {"https": 443, "http": 80}.get(parts.scheme)
+    return _host_key(parts.scheme, parts.netloc)
+
+
+@lru_cache(maxsize=1024)  # asked three times per request
+def _host_key(scheme: str, netloc: str) -> str:
+    parts = SplitResult(scheme, netloc, "", "", "")
+    usual = {"https": 443, "http": 80}.get(scheme)
     host = (parts.hostname or "").lower()
     return host if parts.port in (None, usual) else f"{host}:{parts.port}"
 

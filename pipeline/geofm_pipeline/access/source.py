@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,9 +20,12 @@ from weakref import WeakSet
 from geofm_pipeline.access.faults import Fault, FetchError
 from geofm_pipeline.access.http import Response
 from geofm_pipeline.access.local import LocalFiles, is_local
+from geofm_pipeline.access.notices import NOTICES, QUIET_S
+from geofm_pipeline.access.routes import host_key
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.access.transport import Ask, Span, Transport, file_size, transport
+from geofm_pipeline.progress import duration
 
 T = TypeVar("T")
 
@@ -100,27 +104,27 @@ class ArchiveSource:
             return self._counted(lambda: self._files.read(href, start, length))
         if length <= 0:
             return b""
-        response = self._patiently(partial(self._once, href, (start, start + length)))
+        response = self._patiently(href, partial(self._once, href, (start, start + length)))
         return b"" if response.status == 416 else response.body
 
     def read_all(self, href: str) -> bytes:
         """See :class:`ByteSource`."""
         if is_local(href):
             return self._counted(lambda: self._files.read_all(href))
-        return self._patiently(partial(self._once, href, None)).body
+        return self._patiently(href, partial(self._once, href, None)).body
 
     def size(self, href: str) -> int:
         """See :class:`ByteSource`; FetchError where the server does not say."""
         if is_local(href):
             return self._counted(lambda: self._files.size(href))
-        size = file_size(self._patiently(partial(self._once, href, (0, 1))))
+        size = file_size(self._patiently(href, partial(self._once, href, (0, 1))))
         if size is None:
             raise FetchError(Fault.NO_RANGES, "the server does not say how large the file is")
         return size
 
     def get(self, href: str, *, headers: Mapping[str, str] | None = None) -> Response:
         """A service's document: status 200, headers, and the body, whose compression on the way is undone."""
-        return self._patiently(partial(self._once, href, None, headers or {}, document=True))
+        return self._patiently(href, partial(self._once, href, None, headers or {}, document=True))
 
     def twin(self) -> ArchiveSource:
         """See :class:`ByteSource`."""
@@ -153,18 +157,18 @@ class ArchiveSource:
             self.tally.failed(error.fault)
             raise
 
-    def _patiently(self, fetch: Callable[[], Response]) -> Response:
+    def _patiently(self, href: str, fetch: Callable[[], Response]) -> Response:
         if threading.current_thread() is not threading.main_thread():
-            return self._repeated(fetch)
+            return self._repeated(href, fetch)
         # Signals reach the main thread only between two steps of Python: it must not sit in libcurl.
         try:
-            return _aside().submit(self._repeated, fetch).result()
+            return _aside().submit(self._repeated, href, fetch).result()
         except (KeyboardInterrupt, SystemExit):
             self.stop()
             raise
 
-    def _repeated(self, fetch: Callable[[], Response]) -> Response:
-        access = self.access
+    def _repeated(self, href: str, fetch: Callable[[], Response]) -> Response:
+        access, began = self.access, time.monotonic()
         wait = access.first_wait_s
         for attempt in range(access.attempts):
             try:
@@ -176,7 +180,11 @@ class ArchiveSource:
                     raise
                 self.tally.retried(error.fault)
                 pause = max(wait * random.uniform(0.5, 1.5), error.retry_after_s or 0.0)
-            self._stopped.wait(min(pause, access.longest_wait_s))
+                pause = min(pause, access.longest_wait_s)
+                if time.monotonic() - began + pause >= QUIET_S:
+                    tried = f"{attempt + 1} of {most} tries made, the next one in {duration(pause)}"
+                    NOTICES.tell(host_key(href), f"{error.cause}; {tried}")
+            self._stopped.wait(pause)
             wait = min(2 * wait, access.longest_wait_s)
         raise AssertionError("unreachable: the last attempt raises")
 

@@ -11,6 +11,7 @@ import gzip
 import os
 import re
 import threading
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,9 +22,11 @@ from geofm_pipeline.access import pace
 from geofm_pipeline.access.answers import code, come_again, licence_refusal, retry_after_s, said
 from geofm_pipeline.access.faults import Fault, FetchError
 from geofm_pipeline.access.http import HttpClient, Response
+from geofm_pipeline.access.notices import NOTICES, QUIET_S
 from geofm_pipeline.access.routes import Routes, Target, host_key
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.access.tally import Tally
+from geofm_pipeline.progress import duration
 
 Span = tuple[int, int]
 """(first byte, stop)."""
@@ -117,13 +120,21 @@ class Transport:
             tally.note("waited for the rate limit")
         if ask.stop.is_set():
             raise FetchError(Fault.CONNECTION, "the read was given up because the run ends")
+        began = time.monotonic()
+
+        def stopped() -> bool:
+            waited = time.monotonic() - began
+            if waited >= QUIET_S:
+                NOTICES.tell(target.host, f"its answer has been waited for since {duration(waited)}")
+            return ask.stop.is_set()
+
         try:
             response = self._client.get(
                 target.url,
                 headers={**_HEADERS[ask.document], **ask.headers, **target.headers},
                 span=ask.span,
                 signature=target.signature,
-                stopped=ask.stop.is_set,
+                stopped=stopped,
             )
         except FetchError as error:
             tally.sent(0)
@@ -224,6 +235,8 @@ def _checked(response: Response, ask: Ask) -> Response:
     whole = response.status == 200 and span[0] == 0 and announced == str(len(response.body)) and not response.cut
     if whole and len(response.body) <= span[1]:
         return response  # of a file that is no longer than the range
+    if response.headers.get("content-type", "").startswith("multipart/byteranges"):
+        raise FetchError(Fault.NO_RANGES, "the server wraps a range in a multipart message instead of sending it")
     if response.status == 200:
         raise FetchError(Fault.NO_RANGES, "the server ignores range requests, so blocks cannot be read from it")
     found = _RANGE.fullmatch(response.headers.get("content-range", ""))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from servers.faulty import spoilt
-from servers.loopback import Loopback, Reply, Request, serving
+from servers.misbehaving import Misbehaving
 
 from geofm_pipeline.access.settings import Access
 
@@ -23,38 +21,21 @@ HASTY = Access(
 
 
 @dataclass
-class Shelf:
-    """Files by path, and `faults[path]`: what to do wrong, one entry per request before it works; a last entry that
-    starts with `always ` stays."""
+class Shelf(Misbehaving):
+    """Files by path; see Misbehaving for faults."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    faults: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
-    server: Loopback | None = None
 
-    @property
-    def url(self) -> str:
-        assert self.server is not None
-        return self.server.url
-
-    @property
-    def log(self) -> list[Request]:
-        assert self.server is not None
-        return self.server.log
-
-    def __call__(self, request: Request) -> Reply:
-        queue = self.faults[request.path]
-        fault = queue[0] if len(queue) == 1 and queue[0].startswith("always ") else (queue.popleft() if queue else "")
-        body = self.files.get(request.path)
-        whole = Reply(status=404) if body is None else Reply(body=body, headers={"Content-Type": "image/tiff"})
-        return spoilt(fault.removeprefix("always "), request, whole)
+    def body(self, path: str) -> bytes | None:
+        """Of a file."""
+        return self.files.get(path)
 
 
 @pytest.fixture
 def shelf() -> Iterator[Shelf]:
     """An empty Shelf on loopback."""
     found = Shelf()
-    with serving(found) as server:
-        found.server = server
+    with found.running():
         yield found
 
 

@@ -176,6 +176,7 @@ def test_a_host_that_is_not_there_is_transient(shelf: Shelf, hasty: Access, port
         ("html", Fault.HTML, "an HTML page instead of data: nearly always a failed login"),
         ("html-as-data", Fault.HTML, "an HTML page instead of data: nearly always a failed login"),
         ("ignore-range", Fault.NO_RANGES, "the server ignores range requests"),
+        ("multipart", Fault.NO_RANGES, "wraps a range in a multipart message"),
     ],
 )
 def test_permanent_faults_are_not_retried(

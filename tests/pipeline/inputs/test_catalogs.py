@@ -15,6 +15,8 @@ import pystac
 import pytest
 import shapely
 import stac_geoparquet.arrow
+from servers.loopback import Reply, ranged, serving
+from servers.maps import folder_app
 from shapely.geometry import box, shape
 
 from geofm_pipeline.catalogs import find_scenes, skipped
@@ -85,18 +87,12 @@ def test_all_dialects_give_the_same_table(absolute: Items, tmp_path: Path, diale
 
 
 @pytest.mark.parametrize("dialect", ["ItemCollection", "static"])
-def test_catalogues_on_a_web_server_give_the_same_table(
-    absolute: Items, tmp_path: Path, serve: Callable[..., Any], reply: Callable[..., Any], dialect: str
-) -> None:
+def test_catalogues_on_a_web_server_give_the_same_table(absolute: Items, tmp_path: Path, dialect: str) -> None:
     """An http address works like a path, without a file name ending being needed."""
     root = Path(FILES[dialect](absolute, tmp_path))
-
-    def answer(path: str, query: dict[str, str]) -> Any:
-        file = root / path.lstrip("/") if root.is_dir() else root
-        return reply(file.read_bytes()) if file.is_file() else reply(b"", 404)
-
-    with serve(answer) as url:
-        table = find_scenes(f"{url}/catalog.json", EARTH, ALL)
+    app = folder_app(root) if root.is_dir() else lambda request: ranged(request, Reply(body=root.read_bytes()))
+    with serving(app) as server:
+        table = find_scenes(f"{server.url}/catalog.json", EARTH, ALL)
     assert table.equals(find_scenes(_as_collection(absolute, tmp_path), EARTH, ALL))
 
 

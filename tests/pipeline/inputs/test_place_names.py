@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cartopy
 import geopandas as gpd
 import pytest
+from servers.loopback import Reply, Request, serving
 from shapely.geometry import MultiPolygon, box
 
 from geofm_pipeline.errors import InputError
@@ -71,24 +71,18 @@ def requests_seen() -> list[str]:
 
 
 @pytest.fixture
-def cache(
-    tmp_path: Path,
-    serve: Callable[..., Any],
-    reply: Callable[..., Any],
-    requests_seen: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Path]:
+def cache(tmp_path: Path, requests_seen: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache folder whose source is a mirror on loopback, set as cartopy documents it."""
     files = _natural_earth(tmp_path)
 
-    def answer(path: str, query: dict[str, str]) -> Any:
-        requests_seen.append(path)
-        return reply(files[path]) if path in files else reply(b"", 404)
+    def app(request: Request) -> Reply:
+        requests_seen.append(request.path)
+        return Reply(body=files[request.path]) if request.path in files else Reply(status=404)
 
     loader = cartopy.config["downloaders"][("shapefiles", "natural_earth")]
-    with serve(answer) as url:
+    with serving(app) as server:
         monkeypatch.setattr(
-            loader, "url_template", url + "/{resolution}_{category}/ne_{resolution}_{name}.zip", raising=True
+            loader, "url_template", server.url + "/{resolution}_{category}/ne_{resolution}_{name}.zip", raising=True
         )
         yield tmp_path / "cache"
 
@@ -162,18 +156,14 @@ def test_an_unknown_name_suggests_near_ones(cache: Path, text: str, near: str) -
 
 @pytest.mark.parametrize("body", [b"", b"<html>not found</html>"])
 def test_without_a_network_the_message_says_what_to_do(
-    tmp_path: Path,
-    serve: Callable[..., Any],
-    reply: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-    body: bytes,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
     """A failed or wrong download names the address, the cache folder and the other ways to give a region."""
     loader = cartopy.config["downloaders"][("shapefiles", "natural_earth")]
-    with serve(lambda path, query: reply(body, 200 if body else 503)) as url:
-        monkeypatch.setattr(loader, "url_template", url + "/{name}.zip")
+    with serving(lambda request: Reply(body=body, status=200 if body else 503)) as server:
+        monkeypatch.setattr(loader, "url_template", server.url + "/{name}.zip")
         with pytest.raises(InputError, match="Natural Earth") as caught:
             parse_region("Kenya", cache=tmp_path / "cache")
-    for part in (url, str(tmp_path / "cache"), "bbox W,S,E,N", "vector file", "MGRS tile ids"):
+    for part in (server.url, str(tmp_path / "cache"), "bbox W,S,E,N", "vector file", "MGRS tile ids"):
         assert part in str(caught.value)
     assert not list((tmp_path / "cache").rglob("*.shp"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import shapely
+from servers.loopback import Reply, Request, json_reply, serving
 
 from geofm_pipeline.catalogs import find_scenes, skipped
 from geofm_pipeline.errors import ArchiveError, NothingFoundError
@@ -32,7 +32,7 @@ def test_a_recorded_page_of_cmr_stac_needs_no_overrides(shared_data: Path) -> No
 
 
 @pytest.mark.parametrize("matched", [20, 130_799])
-def test_recorded_answers_of_cmr_stac_are_a_search(shared_data: Path, serve: Any, reply: Any, matched: int) -> None:
+def test_recorded_answers_of_cmr_stac_are_a_search(shared_data: Path, matched: int) -> None:
     """The recorded landing page leads to a search whose recorded page is complete only if its count says so."""
     folder = shared_data / "stac" / "cmr-stac"
     landing = (folder / "connect_to_stac_search_lp_specific.json").read_text()
@@ -40,25 +40,24 @@ def test_recorded_answers_of_cmr_stac_are_a_search(shared_data: Path, serve: Any
     page = json.loads((folder / "land_process_post.json").read_text())
     page["context"]["matched"], page["links"] = matched, []
     empty = {**page, "features": [], "context": {**page["context"], "matched": 0}}
-    host: list[str] = []
 
-    def answer(path: str, query: dict[str, str]) -> Any:
+    def app(request: Request) -> Reply:
+        path = request.path
         if path in ("/stac", "/stac/LPCLOUD"):
             document = root if path == "/stac" else landing
-            return reply(document.replace("https://cmr.earthdata.nasa.gov", host[0]).encode())
+            return Reply(body=document.replace("https://cmr.earthdata.nasa.gov", server.url).encode())
         if path.endswith("/search"):
-            return reply.json(page if "HLSS30" in query["collections"] else empty)
-        return reply.json({"id": path.rsplit("/", 1)[1], "type": "Collection"})
+            return json_reply(page if "HLSS30" in request.query["collections"] else empty)
+        return json_reply({"id": path.rsplit("/", 1)[1], "type": "Collection"})
 
-    with serve(answer) as url:
-        host.append(url)
+    with serving(app) as server:
         if matched == 20:
-            table = find_scenes(f"{url}/stac/LPCLOUD", EARTH, parse_years(2024))
+            table = find_scenes(f"{server.url}/stac/LPCLOUD", EARTH, parse_years(2024))
             recorded = find_scenes(str(folder / "land_process_post.json"), EARTH, parse_years(2024))
             assert table.equals(recorded)
         else:
             with pytest.raises(ArchiveError, match="matched 130,799 items but delivered 20"):
-                find_scenes(f"{url}/stac/LPCLOUD", EARTH, parse_years(2024))
+                find_scenes(f"{server.url}/stac/LPCLOUD", EARTH, parse_years(2024))
 
 
 def test_the_real_archive_is_found_by_place_and_year(shared_data: Path) -> None:

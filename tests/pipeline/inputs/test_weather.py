@@ -12,6 +12,8 @@ import pyarrow as pa
 import pytest
 import xarray as xr
 from numpy.typing import NDArray
+from servers.loopback import serving
+from servers.maps import folder_app
 
 from geofm_pipeline.cells import owned_cells
 from geofm_pipeline.covariates import weather_monthly
@@ -275,22 +277,15 @@ def test_what_is_no_grid_is_named(cells: pa.Table, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["nc", "zarr"])
-def test_files_behind_addresses_are_read(
-    cells: pa.Table, tmp_path: Path, serve: Callable[..., Any], reply: Callable[..., Any], suffix: str
-) -> None:
+def test_files_behind_addresses_are_read(cells: pa.Table, tmp_path: Path, suffix: str) -> None:
     """NetCDF by range requests and Zarr by keys from a web server."""
     path = tmp_path / f"wx.{suffix}"
     if suffix == "zarr":
         _dataset().to_zarr(path, consolidated=True, zarr_format=2)
     else:
         _save(_dataset(), path)
-
-    def answer(asked: str, query: dict[str, str]) -> Any:
-        file = tmp_path / asked.lstrip("/")
-        return reply(file.read_bytes()) if file.is_file() else reply(b"", 404)
-
-    with serve(answer) as url:
-        assert _check(cells, f"{url}/{path.name}") == ""
+    with serving(folder_app(tmp_path)) as server:
+        assert _check(cells, f"{server.url}/{path.name}") == ""
 
 
 def test_the_real_climatologies_give_known_weather(shared_data: Path) -> None:

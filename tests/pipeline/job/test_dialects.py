@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inputs.conftest import Reply, serving
+from servers.loopback import Reply, Request, json_reply, serving
+from servers.maps import folder_app
 
 from geofm_pipeline.catalogs import find_scenes
 from geofm_pipeline.cli import run
@@ -29,17 +30,16 @@ class Service:
     """The archive on a web server: its files by name, and a STAC API whose items lie on disk or on the server."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._files = folder_app(root)
         self._features = json.loads((root / "items.json").read_text())["features"]
         self.url, self.base = "", ""
         """Of the server; where the items of the API say that their files are."""
 
-    def __call__(self, path: str, query: dict[str, str]) -> Reply:
-        name = path.removeprefix("/")
+    def __call__(self, request: Request) -> Reply:
+        name = request.path.removeprefix("/")
         if name in ("", "search") or name.startswith("collections/"):
-            return Reply.json(self._document(name, query))
-        file = self._root / name
-        return Reply(file.read_bytes()) if file.is_file() else Reply(b"", 404)
+            return json_reply(self._document(name, request.query))
+        return self._files(request)
 
     def _document(self, name: str, query: dict[str, str]) -> dict[str, Any]:
         if name == "search":
@@ -64,8 +64,8 @@ class Service:
 def service(archive: Archive) -> Iterator[Service]:
     """The small archive, served on loopback."""
     service = Service(archive.root)
-    with serving(service) as url:
-        service.url = url
+    with serving(service) as server:
+        service.url = server.url
         yield service
 
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import socket
-import threading
-import time
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +11,7 @@ import pytest
 import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window
+from servers.misbehaving import Misbehaving
 
 from geofm_pipeline.chips import ChipRequest
 from geofm_pipeline.hls.bands import BANDS, FMASK, band_file
@@ -123,106 +118,23 @@ def request_for() -> Callable[..., ChipRequest]:
 
 
 @dataclass
-class RangeServer:
-    """Serves a folder on loopback; `faults[path]` lists what to do wrong, one entry per request, before it works."""
+class RangeServer(Misbehaving):
+    """Serves a folder on loopback; see Misbehaving for faults."""
 
-    root: Path
-    url: str = ""
-    faults: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
-    log: list[tuple[str, str]] = field(default_factory=list)
-    """(path with query, Range header) of every request."""
+    root: Path = Path()
 
-    def serve(self, handler: BaseHTTPRequestHandler) -> None:
-        path, span = handler.path, handler.headers.get("Range", "")
-        self.log.append((path, span))
-        queue = self.faults[path.partition("?")[0]]
-        fault = queue[0] if len(queue) == 1 and queue[0].startswith("always ") else (queue.popleft() if queue else "")
-        fault = fault.removeprefix("always ")
-        if fault.isdigit():
-            self._answer(handler, int(fault), b"no")
-        elif fault == "html":
-            self._answer(
-                handler, 200, b"\n<!DOCTYPE html><html>Earthdata Login</html>", kind="text/html; charset=utf-8"
-            )
-        elif fault == "html without type":
-            self._answer(handler, 200, b"<html>Earthdata Login</html>", kind="application/octet-stream")
-        elif fault == "reset":
-            handler.connection.shutdown(socket.SHUT_RDWR)
-        else:
-            self._file(handler, span, fault)
-
-    def _file(self, handler: BaseHTTPRequestHandler, span: str, fault: str) -> None:
-        path = self.root / handler.path.partition("?")[0].lstrip("/").replace("%20", " ")
-        if not path.is_file():
-            self._answer(handler, 404, b"no such file")
-            return
-        body = path.read_bytes()
-        found = re.fullmatch(r"bytes=(\d+)-(\d+)", span)
-        if found is None or fault == "ignore range":
-            self._answer(handler, 200, body, short=fault == "short")
-            return
-        start, stop = int(found[1]), min(int(found[2]) + 1, len(body))
-        if start >= len(body):
-            self._answer(handler, 416, b"")
-            return
-        if fault == "slow":
-            time.sleep(0.5)
-        if fault == "flip":
-            body = body[:start] + bytes(byte ^ 0x55 for byte in body[start:stop]) + body[stop:]
-        extra = {"Content-Range": f"bytes {start}-{stop - 1}/{len(body)}"}
-        self._answer(handler, 206, body[start:stop], extra, short=fault == "short")
-
-    def _answer(
-        self,
-        handler: BaseHTTPRequestHandler,
-        status: int,
-        body: bytes,
-        extra: dict[str, str] | None = None,
-        kind: str = "image/tiff",
-        short: bool = False,
-    ) -> None:
-        handler.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), "Content-Type": kind, **(extra or {})}.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(body[: len(body) // 2] if short else body)
-        if short:
-            handler.wfile.flush()
-            handler.connection.shutdown(socket.SHUT_RDWR)
+    def body(self, path: str) -> bytes | None:
+        """Of a file below the root."""
+        file = self.root / path.lstrip("/")
+        return file.read_bytes() if file.is_file() else None
 
 
 @pytest.fixture
 def range_server(scenes: tuple[SceneRef, ...]) -> Iterator[RangeServer]:
     """A RangeServer over the folder of `scenes`."""
-    state = RangeServer(Path(scenes[0].fmask).parent)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_GET(self) -> None:
-            try:
-                state.serve(self)
-            except OSError:
-                self.close_connection = True
-
-        def log_message(self, *args: object) -> None:
-            """Quiet."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            """A reset on purpose is no error of the test."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield state
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    found = RangeServer(root=Path(scenes[0].fmask).parent)
+    with found.running():
+        yield found
 
 
 @pytest.fixture

@@ -400,7 +400,7 @@ def test_bytes_that_were_spoilt_on_the_way_condemn_no_file(
 ) -> None:
     """A header or a block that makes no sense is fetched once more: a proxy may have garbled it."""
     name = "/" + Path(remote[0].bands[2]).name
-    range_server.faults[name] = deque([""] * request_number + ["flip"])
+    range_server.faults[name] = deque([""] * request_number + ["garbled"])
     reader = BlockChipReader(source=ArchiveSource(HASTY))
     [chip] = reader.read([request_for(remote[:1], 3328, 3328, 256)])
     check_chip(chip, request_for(scenes[:1], 3328, 3328, 256), trusted)

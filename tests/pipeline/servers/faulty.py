@@ -93,6 +93,12 @@ def spoilt(fault: str, request: Request, whole: Reply) -> Reply:
         case ["other-range"]:
             other = {**good.headers, "Content-Range": f"bytes 0-{len(good.body) - 1}/{len(whole.body)}"}
             return Reply(status=206, body=whole.body[: len(good.body)], headers=other)
+        case ["multipart"]:  # one range in the form that is meant for several
+            head = f"--x\r\nContent-Range: {good.headers.get('Content-Range', '')}\r\n\r\n".encode()
+            kind = {"Content-Type": "multipart/byteranges; boundary=x"}
+            return Reply(status=206, body=head + good.body + b"\r\n--x--\r\n", headers=kind)
+        case ["garbled"]:  # the right length, but not the file's bytes
+            return replace(good, body=bytes(byte ^ 0x55 for byte in good.body))
         case ["less"]:  # an honest length, but half of what was asked for
             first = request.span[0] if request.span else 0
             where = f"bytes {first}-{first + half - 1}/{len(whole.body)}"
