@@ -95,12 +95,13 @@ class _Job:
 
     def _stages(self, command: str) -> Path:
         finished = is_finished(self.space)
+        with self._stage("search"):
+            scenes = search(self.space, self.inputs, self.access, self.config.refresh, self.progress, self.card)
+        # Only now: a command that was refused, or found nothing, made nothing of this dataset.
         if not finished:
             self.card.set("asked", self.config.design_fields())
         self.card.ran(command, dry_run=self.config.dry_run)
         self.card.set("versions", dict(versions()))
-        with self._stage("search"):
-            scenes = search(self.space, self.inputs, self.access, self.config.refresh, self.progress, self.card)
         reading = self._reading(scenes)
         with self._runner(reading) as runner:
             with self._stage("plan"):

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from geofm_pipeline.catalogs import cmr, months, stac_api
 from geofm_pipeline.catalogs.items import batched
-from geofm_pipeline.catalogs.request import Request
+from geofm_pipeline.catalogs.request import LATER, Request
 from geofm_pipeline.catalogs.rows import scene_table, with_facts
 from geofm_pipeline.errors import ArchiveError, NothingFoundError
 
@@ -43,7 +43,7 @@ def _search_auto(request: Request) -> pa.Table:
         try:
             return with_facts(_search_one(name, request), {"tried": tried})
         except ArchiveError as error:
-            tried.append({"service": name, "why": str(error)})
+            tried.append({"service": name, "why": str(error).removesuffix(LATER)})
         except NothingFoundError as error:
             # The GeoParquet archive lacks about 1 % of what CMR has, so only its empty answer is no answer.
             if name != ORDER[0]:

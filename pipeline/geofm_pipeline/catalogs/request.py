@@ -47,6 +47,10 @@ class Request:
         self.say(f"catalogue: {sentence}")
 
 
+LATER = ". Check the address and the network, run the same command later, or use another --catalog"
+"""What to do about a service that cannot be reached; `auto` says it once for all of them."""
+
+
 @contextmanager
 def answering(name: str) -> Iterator[None]:
     """Turn what the access layer raises for a catalogue into an ArchiveError that names it."""
@@ -63,8 +67,5 @@ def _what(error: FetchError) -> str:
             "command later, or use another --catalog"
         )
     if error.transient:
-        return (
-            f"cannot be reached: {error.cause}; it was tried again with growing waits. Check the address and the "
-            "network, run the same command later, or use another --catalog"
-        )
+        return f"cannot be reached: {error.cause}; it was tried again with growing waits{LATER}"
     return f"cannot be read: {error.cause}; check the address, or use another --catalog"

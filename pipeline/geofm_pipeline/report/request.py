@@ -50,13 +50,18 @@ def inputs_table(folder: Folder) -> list[tuple[str, str]]:
     lines: list[tuple[str, str | None]] = [
         ("region", _region(inputs)),
         ("years", years(folder) or None),
-        ("catalogue", inputs.text("catalog")),
+        ("catalogue", _catalogue(inputs.text("catalog"), search.text("service"))),
         ("land cover", " — ".join(filter(None, (inputs.text("land_cover"), inputs.text("land_cover_note"))))),
         ("weather", " — ".join(filter(None, (inputs.text("weather"), inputs.text("weather_note"))))),
         ("images found", _found(search)),
         ("ownership of ground", _ownership(frame)),
     ]
     return [(name, value) for name, value in lines if value]
+
+
+def _catalogue(asked: str | None, service: str | None) -> str | None:
+    """What was asked for, and which service answered where that left the choice."""
+    return asked if service in (None, asked) else f"{asked}: {service} answered"
 
 
 def _region(inputs: Facts) -> str | None:

@@ -130,6 +130,16 @@ def test_region_and_years_are_enough(world: World, archive: Archive, tmp_path: P
     assert len(store) == samples.num_rows == 40
     assert np.isfinite(samples["weight"].to_numpy()).all()
     assert (out / "report.html").read_text().count("worldcover")
+    assert "auto: geoparquet answered" in (out / "report.html").read_text()
+
+
+def test_a_refused_command_is_none_of_the_dataset(world: World, archive: Archive, tmp_path: Path) -> None:
+    """Searching anew for a dataset that has its granules is refused; the lines that make the dataset again stay so."""
+    out = tmp_path / "out"
+    assert run([*words(world, archive, out), "--dry-run"]) == 0
+    before = json.loads((out / "card.json").read_text())["commands"]
+    assert run([*words(world, archive, out), "--refresh"]) == 6
+    assert json.loads((out / "card.json").read_text())["commands"] == before
 
 
 def test_the_pixels_are_those_of_the_files_whatever_the_way(world: World, archive: Archive, tmp_path: Path) -> None:
