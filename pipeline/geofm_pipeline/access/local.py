@@ -24,11 +24,11 @@ class LocalFiles:
 
     def read(self, href: str, start: int, length: int) -> bytes:
         """`length` bytes from byte `start`, fewer at the end of the file."""
-        return self._call(href, lambda file: os.pread(file.descriptor, length, start))
+        return self._call(href, lambda file: _pread(file.descriptor, length, start))
 
     def read_all(self, href: str) -> bytes:
         """The whole file."""
-        return self._call(href, lambda file: os.pread(file.descriptor, os.fstat(file.descriptor).st_size, 0))
+        return self._call(href, lambda file: _pread(file.descriptor, os.fstat(file.descriptor).st_size, 0))
 
     def size(self, href: str) -> int:
         """Bytes of the file."""
@@ -61,6 +61,18 @@ class _File:
     def __del__(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
+
+
+def _pread(descriptor: int, length: int, start: int) -> bytes:
+    """Like os.pread, which may stop short: Linux after 2 GiB, network file systems whenever they like."""
+    data = os.pread(descriptor, length, start)
+    if len(data) == length or not data:
+        return data
+    pieces, found = [data], len(data)
+    while found < length and (data := os.pread(descriptor, length - found, start + found)):
+        pieces.append(data)
+        found += len(data)
+    return b"".join(pieces)
 
 
 def local_path(href: str) -> Path:

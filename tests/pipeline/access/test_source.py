@@ -82,6 +82,17 @@ def test_a_folder_is_an_error_of_the_machine(tmp_path: Path) -> None:
     assert caught.value.stops_the_run
 
 
+def test_file_systems_may_give_less_than_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read(2) that stops short is continued; only the end of the file ends a read."""
+    (tmp_path / "f").write_bytes(CONTENT)
+    whole = os.pread
+    monkeypatch.setattr(os, "pread", lambda descriptor, length, start: whole(descriptor, min(length, 700), start))
+    files = LocalFiles()
+    assert files.read_all(str(tmp_path / "f")) == CONTENT
+    assert files.read(str(tmp_path / "f"), 100, 3000) == CONTENT[100:3100]
+    assert files.read(str(tmp_path / "f"), 4000, 3000) == CONTENT[4000:]
+
+
 TRANSIENT = {
     "500": Fault.SERVER,
     "502": Fault.SERVER,
