@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import TypeAlias, cast
 
 from geofm_model.errors import StoreError
+from geofm_model.files import Files
 from geofm_model.sample import BandStatistics, PixelRule
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
@@ -67,45 +68,46 @@ class ArrayRule:
     codecs: tuple[JsonObject, ...]
 
 
-def read_header(path: Path) -> Header:
-    """Parse and check the root document of a sealed store."""
-    data, document = _document(path / "zarr.json")
-    attributes = _geofm(document, path)
+def read_header(files: Files) -> tuple[Header, bytes]:
+    """Parse and check the root document of a sealed store; the document's bytes beside it."""
+    data, document = _read_document(files, "zarr.json")
+    attributes = _geofm(document, files.where)
     version = attributes.get("schema_version")
     if version != SCHEMA_VERSION:
         raise StoreError(
-            f"{path} has store schema {version!r}, this reader knows {SCHEMA_VERSION}: "
+            f"{files.where} has store schema {version!r}, this reader knows {SCHEMA_VERSION}: "
             "install the version of geofm-model that reads it"
         )
     if attributes.get("complete") is not True:
-        raise StoreError(f"{path} is not sealed: its writer was interrupted; repeat the geofm-sample command")
+        raise StoreError(f"{files.where} is not sealed: its writer was interrupted; repeat the geofm-sample command")
     if not _signed(data, document):
-        raise StoreError(f"{path / 'zarr.json'} does not match its own digest: it was changed; {REMEDY}")
+        raise StoreError(f"{files.where}/zarr.json does not match its own digest: it was changed; {REMEDY}")
     try:
-        return _header(attributes)
+        return _header(attributes), data
     except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path / 'zarr.json'} lacks what a store must say ({error!r}); {REMEDY}") from None
+        raise StoreError(f"{files.where}/zarr.json lacks what a store must say ({error!r}); {REMEDY}") from None
 
 
-def read_manifest(path: Path, header: Header) -> dict[str, JsonObject]:
-    """Size and checksum of every small file, after checking each of them."""
+def read_documents(files: Files, header: Header) -> dict[str, bytes]:
+    """Every small file but the root document, by name, each with the size and SHA-256 that the manifest says."""
     name = "manifest/zarr.json"
-    check_file(path, name, header.manifest)
-    _, document = _document(path / name)
-    files = cast("dict[str, JsonObject]", _geofm(document, path / "manifest").get("files"))
-    for file, facts in files.items():
-        check_file(path, file, facts)
-    return files
+    found = {name: _read_checked(files, name, header.manifest)}
+    listed = _geofm(_parsed(found[name], files.where, name), f"{files.where}/manifest").get("files")
+    facts = cast("dict[str, JsonObject]", listed)
+    with ThreadPoolExecutor(max(1, files.at_once)) as pool:
+        documents = pool.map(lambda file: _read_checked(files, file, facts[file]), facts)
+        return found | dict(zip(facts, documents, strict=True))
 
 
-def check_file(path: Path, name: str, facts: JsonObject) -> None:
-    """Raise unless a small file has the size and SHA-256 the manifest says."""
+def _read_checked(files: Files, name: str, facts: JsonObject) -> bytes:
+    """A small file; raises unless it has the size and SHA-256 the manifest says."""
     try:
-        data = (path / name).read_bytes()
+        data = files.read(name)
     except FileNotFoundError:
-        raise StoreError(f"{path / name} is missing; {REMEDY}") from None
+        raise StoreError(f"{files.where}/{name} is missing; {REMEDY}") from None
     if len(data) != facts.get("bytes") or sha256(data).hexdigest() != facts.get("sha256"):
-        raise StoreError(f"{path / name} was changed: size or checksum is not the manifest's; {REMEDY}")
+        raise StoreError(f"{files.where}/{name} was changed: size or checksum is not the manifest's; {REMEDY}")
+    return data
 
 
 def array_rules(header: Header) -> dict[str, ArrayRule]:
@@ -130,9 +132,12 @@ def array_rules(header: Header) -> dict[str, ArrayRule]:
     }
 
 
-def check_array(path: Path, name: str, rule: ArrayRule) -> None:
+def check_array(documents: Mapping[str, bytes], where: str, name: str, rule: ArrayRule) -> None:
     """Raise unless an array's document says exactly what the contract says."""
-    _, document = _document(path / name / "zarr.json")
+    file = f"{name}/zarr.json"
+    if file not in documents:
+        raise StoreError(f"{where}/{file} is missing; {REMEDY}")
+    document = _parsed(documents[file], where, file)
     wanted: JsonObject = {
         "zarr_format": 3,
         "node_type": "array",
@@ -145,7 +150,7 @@ def check_array(path: Path, name: str, rule: ArrayRule) -> None:
     }
     for key, value in wanted.items():
         if document.get(key) != value:
-            raise StoreError(f"array {name} of {path} has {key} {document.get(key)}, must be {value}; {REMEDY}")
+            raise StoreError(f"array {name} of {where} has {key} {document.get(key)}, must be {value}; {REMEDY}")
 
 
 def chunk_name(array: str, chunk: int, ndim: int) -> str:
@@ -195,24 +200,31 @@ def _blosc(cname: str, clevel: int, shuffle: str, typesize: int, blocksize: int 
     return {"name": "blosc", "configuration": configuration}
 
 
-def _document(file: Path) -> tuple[bytes, JsonObject]:
+def _read_document(files: Files, name: str) -> tuple[bytes, JsonObject]:
     try:
-        data = file.read_bytes()
-        document = json.loads(data)
+        data = files.read(name)
     except FileNotFoundError:
-        raise StoreError(f"{file} does not exist: give the path of a store, such as OUT/store.zarr") from None
+        raise StoreError(
+            f"{files.where}/{name} does not exist: give the path of a store, such as OUT/store.zarr"
+        ) from None
+    return data, _parsed(data, files.where, name)
+
+
+def _parsed(data: bytes, where: str, name: str) -> JsonObject:
+    try:
+        document = json.loads(data)
     except ValueError as error:
-        raise StoreError(f"{file} is not JSON ({error}); {REMEDY}") from None
+        raise StoreError(f"{where}/{name} is not JSON ({error}); {REMEDY}") from None
     if not isinstance(document, dict):
-        raise StoreError(f"{file} is not a Zarr v3 document; {REMEDY}")
-    return data, document
+        raise StoreError(f"{where}/{name} is not a Zarr v3 document; {REMEDY}")
+    return document
 
 
-def _geofm(document: JsonObject, path: Path) -> JsonObject:
+def _geofm(document: JsonObject, where: str) -> JsonObject:
     attributes = document.get("attributes")
     ours = attributes.get("geofm") if isinstance(attributes, dict) else None
     if document.get("zarr_format") != 3 or document.get("node_type") != "group" or not isinstance(ours, dict):
-        raise StoreError(f"{path} is not a geofm store: its zarr.json is no Zarr v3 group with a `geofm` attribute")
+        raise StoreError(f"{where} is not a geofm store: its zarr.json is no Zarr v3 group with a `geofm` attribute")
     return ours
 
 

@@ -1,0 +1,114 @@
+"""The hot path of every read: one range, its checksums, one decode straight into given memory.
+
+Nothing of Zarr is on it: the manifest says where a sample lies. The result is what was written or an error that names
+shard and sample. Reading and decoding run without the GIL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc  # pyright: ignore[reportAttributeAccessIssue]  # a compiled module without types
+from numpy.typing import NDArray
+
+from geofm_model.errors import StoreError
+from geofm_model.files import Bytes, Files
+from geofm_model.format import NO_CHUNK, REMEDY, chunk_name
+
+_RESIDUE = 0x48674BC7  # CRC-32C of any bytes followed by their own CRC-32C
+_HEADER = 16  # bytes of a blosc header: typesize at 3, uncompressed size at 4, compressed size at 12
+_TAIL = 4  # bytes of the CRC-32C at the end of a chunk
+
+blosc.use_threads = False  # its own threads would hold the GIL
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chunks:
+    """Where the samples of one sharded array lie."""
+
+    name: str
+    files: Files
+    dtype: np.dtype[np.generic]
+    sample: tuple[int, ...]
+    """Shape of one sample."""
+    fill: int
+    shard_size: int
+    index: NDArray[np.uint64]
+    """[N, 2] offset and length in the shard."""
+    crcs: NDArray[np.uint32]
+    """[N] CRC-32C of the encoded bytes."""
+    shards: NDArray[np.uint64]
+    """[S, 3] bytes, CRC-32C and samples of each shard."""
+
+    def length(self, index: int) -> int:
+        """Stored bytes of a sample."""
+        length = int(self.index[index, 1])
+        return 0 if length == NO_CHUNK else length
+
+    def file(self, shard: int) -> str:
+        """Name of a shard."""
+        return chunk_name(self.name, shard, len(self.sample) + 1)
+
+    def load(self, index: int, out: NDArray[np.generic], scratch: Bytes) -> int:
+        """Decode a sample into `out`, contiguous, of this array's shape and type; bytes that were read.
+
+        Parameters
+        ----------
+        scratch : at least `length` bytes, this thread's own
+
+        Raises
+        ------
+        StoreError
+            When its shard is missing or its bytes are not what was written; `out` then holds nothing of use.
+        """
+        offset, length = self.index[index].tolist()
+        if offset == NO_CHUNK:
+            out.fill(self.fill)
+            return 0
+        data = scratch[:length]
+        self._read(index, offset, data)
+        # The residue says that the bytes fit the checksum at their end, the manifest that it is this sample's.
+        written = int.from_bytes(data[-_TAIL:], "little") == self.crcs[index]
+        if length < _HEADER + _TAIL or not written or google_crc32c.value(data) != _RESIDUE or not self._fits(data):
+            raise StoreError(
+                f"sample {index} of shard {self._shard(index)} is corrupt: its CRC-32C does not match; {REMEDY}"
+            )
+        blosc.decompress(data[:-_TAIL], out)
+        return int(length)
+
+    def check_sizes(self) -> None:
+        """Raise StoreError for a shard that is missing, short or long, where sizes can be had."""
+        for shard, (size, _, samples) in enumerate(self.shards.tolist()):
+            actual = self.files.size(self.file(shard))
+            if actual is not None and actual != size:
+                first = shard * self.shard_size
+                raise StoreError(
+                    f"shard {self.files.where}/{self.file(shard)} has {actual} bytes instead of {size}"
+                    f"{' (it is missing)' if not actual else ''}: samples {first}–{first + samples - 1} are hit; "
+                    f"{REMEDY}"
+                )
+
+    def _read(self, index: int, offset: int, data: Bytes) -> None:
+        try:
+            got = self.files.fill(self.file(index // self.shard_size), offset, data)
+        except FileNotFoundError:
+            wrong = "is missing"
+        else:
+            wrong = "" if got == data.size else "ends early"
+        if wrong:
+            raise StoreError(f"sample {index} cannot be read: shard {self._shard(index)} {wrong}; {REMEDY}")
+
+    def _shard(self, index: int) -> str:
+        return f"{self.files.where}/{self.file(index // self.shard_size)}"
+
+    def _fits(self, data: Bytes) -> bool:
+        """Whether blosc will write exactly one sample."""
+        size = int(np.prod(self.sample)) * self.dtype.itemsize
+        typesize, nbytes, cbytes = (
+            int(data[3]),
+            int.from_bytes(data[4:8], "little"),
+            int.from_bytes(data[12:16], "little"),
+        )
+        return typesize == self.dtype.itemsize and nbytes == size and cbytes == data.size - _TAIL

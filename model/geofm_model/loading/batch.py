@@ -1,0 +1,51 @@
+"""What a loader gives: samples side by side, on the device, as they were stored.
+
+Pixels stay int16 until they are on the device; normalising, cropping and masking happen there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from geofm_model.sample import PixelRule
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """b samples of t dates, c bands and h × w pixels."""
+
+    image: Tensor
+    """int16 [b, t, c, h, w], reflectance × 10⁴, −9999 where missing."""
+    fmask: Tensor
+    """uint8 [b, t, h, w], the raw HLS quality byte, 255 where missing."""
+    date: Tensor
+    """int32 [b, t], days since 1970-01-01 (UTC), ascending."""
+    lon: Tensor
+    """float64 [b], degrees east."""
+    lat: Tensor
+    """float64 [b], degrees north."""
+    stratum: Tensor
+    """int32 [b]."""
+    sample: Tensor
+    """int64 [b], number of the sample among the loader's members; with `epoch` the key of its random numbers."""
+    epoch: Tensor
+    """int64 [b]."""
+    rule: PixelRule
+    """Which pixels may be used."""
+
+    def __len__(self) -> int:
+        return int(self.image.shape[0])
+
+    def valid(self, rule: PixelRule | None = None) -> Tensor:
+        """True where a pixel may be used, bool [b, t, h, w], by the stores' rule or another one."""
+        rule = rule or self.rule
+        complete = (self.image != rule.fill).all(dim=2)
+        return complete & (self.fmask != rule.fmask_fill) & ((self.fmask & rule.byte) == 0)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same samples on another device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return Batch(**moved, rule=self.rule)
