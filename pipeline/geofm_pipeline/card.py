@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from geofm_pipeline.access.tally import Tally
+from geofm_pipeline.addresses import scrubbed, shown_in
 from geofm_pipeline.workspace import write_text
 
 _PACKAGES = ("geofm", "numpy", "pyarrow", "zarr", "numcodecs", "rasterio", "dask", "distributed", "xarray", "scipy")
@@ -38,13 +39,14 @@ class Card:
 
     def set(self, section: str, value: object) -> None:
         """Set one section (plain JSON values) and write the card."""
-        self._sections[section] = value
+        self._sections[section] = scrubbed(value)
         write_text(self._path, json.dumps(self._sections, indent=1) + "\n")
 
     def ran(self, command: str, *, dry_run: bool) -> None:
         """Note the command line of a run that starts; one that ended before its plan left nothing and is forgotten."""
         kept = self._sections.get("commands") if "plan" in self._sections else None
         known: list[dict[str, object]] = list(kept) if isinstance(kept, list) else []
+        command = shown_in(command)
         if all(run["line"] != command for run in known):
             known.append({"line": command, "dry_run": dry_run})
         self._sections["command"] = next((run for run in known if not run["dry_run"]), known[0])["line"]
@@ -59,6 +61,7 @@ class Card:
         """Keep a sentence for the user; False when it was said before."""
         said = self._sections.get("said")
         sentences: list[object] = list(said) if isinstance(said, list) else []
+        sentence = shown_in(sentence)
         if sentence in sentences:
             return False
         self.set("said", [*sentences, sentence])

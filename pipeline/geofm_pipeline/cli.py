@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geofm_pipeline import commands
+from geofm_pipeline.addresses import shown_in
 from geofm_pipeline.errors import INTERRUPTED, GeofmError
 from geofm_pipeline.options import PROGRAM, parse_options
 from geofm_pipeline.progress import Progress
@@ -55,6 +56,6 @@ def _dispatch(argv: list[str], progress: Progress) -> int:
 
     from geofm_pipeline.job import run_job  # imports Dask and xarray: --help should not wait for them
 
-    result = run_job(config, progress=progress, command=shlex.join([PROGRAM, *argv]))
+    result = run_job(config, progress=progress, command=shlex.join([PROGRAM, *map(shown_in, argv)]))
     print(Path(result).resolve())
     return 0

@@ -11,6 +11,7 @@ from typing import Literal
 
 from geofm_pipeline.access.services import load_services
 from geofm_pipeline.access.settings import Access
+from geofm_pipeline.addresses import scrubbed
 from geofm_pipeline.errors import InputError
 from geofm_pipeline.years import parse_years
 from geofm_sampling.unit import CHIP_SIZES
@@ -205,8 +206,11 @@ class SampleConfig:
         return tuple(word.strip() for word in self.strata.split(",") if word.strip())
 
     def design_fields(self) -> dict[str, object]:
-        """The options that decide what is in the store; the machine's options are left out."""
-        fields = {name: value for name, value in asdict(self).items() if name not in _MACHINE}
+        """The options that decide what is in the store; the machine's options are left out.
+
+        Addresses stand without user, password and query, which may be secret, and may be signed anew each day.
+        """
+        fields = {name: scrubbed(value) for name, value in asdict(self).items() if name not in _MACHINE}
         return {**fields, "years": str(parse_years(self.years))}
 
     def reach(self) -> Access:

@@ -9,12 +9,16 @@ from __future__ import annotations
 from typing import ClassVar
 
 from geofm_pipeline.access.faults import OF_THE_LOGIN, Fault
+from geofm_pipeline.addresses import shown_in
 
 
 class GeofmError(Exception):
-    """Base of all errors with a remedy."""
+    """Base of all errors with a remedy; addresses in its words lose what may be secret."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shown_in(message))
 
 
 class InputError(GeofmError, ValueError):

@@ -20,6 +20,7 @@ from jsonargparse import (
     set_loader,
 )
 
+from geofm_pipeline.access.local import local_path
 from geofm_pipeline.config import SampleConfig
 from geofm_pipeline.errors import InputError
 
@@ -57,8 +58,10 @@ def absolute_sources(values: Mapping[str, object]) -> dict[str, str]:
 
     Words that name a source stay as they are; `./worldcover` is the folder of that name.
     """
-    found = {name: str(values[name]) for name in _SOURCES if values.get(name) and values[name] not in _words(name)}
-    result = {name: _absolute(text) for name, text in found.items() if name not in _LISTS}
+    asked = {name: str(values[name]).strip() for name in _SOURCES if values.get(name) is not None}
+    words = {name: text.lower() for name, text in asked.items() if text.lower() in _words(name)}
+    found = {name: text for name, text in asked.items() if text and name not in words}
+    result = words | {name: _absolute(text) for name, text in found.items() if name not in _LISTS}
     for name in set(found) & set(_LISTS):
         whole = Path(found[name]).expanduser()
         parts = [found[name]] if whole.exists() else found[name].split(",")
@@ -83,6 +86,8 @@ def _words(option: str) -> Sequence[str]:
 def _absolute(source: str) -> str:
     """A local path or glob pattern made absolute; URLs stay."""
     text = source.strip()
+    if text[:7].lower() == "file://":
+        return str(local_path(text))
     return source if not text or "://" in text else str(Path(text).expanduser().absolute())
 
 

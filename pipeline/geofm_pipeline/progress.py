@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO, TypeVar
 
+from geofm_pipeline.addresses import shown_in
+
 T = TypeVar("T")
 Clock = Callable[[], float]
 
@@ -35,6 +37,7 @@ class Progress:
 
     def say(self, message: str) -> None:
         """Print one whole line, from any thread."""
+        message = shown_in(message)
         with self._lock:
             self._end_line()
             print(message, file=self._stream, flush=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from geofm_pipeline.addresses import shown_in
 from geofm_pipeline.store.files import disk_errors
 
 Now = Callable[[], datetime]
@@ -30,7 +31,7 @@ class RunLog:
     def write(self, event: str, text: str = "", *, seconds: float | None = None) -> None:
         """Append one event: `start`, `said`, `stage` (with its seconds), `failed` or `done`."""
         entry: dict[str, object] = {"time": self._now().isoformat(timespec="milliseconds"), "event": event}
-        entry |= {"text": text} if text else {}
+        entry |= {"text": shown_in(text)} if text else {}
         entry |= {} if seconds is None else {"seconds": round(seconds, 3)}
         with disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")

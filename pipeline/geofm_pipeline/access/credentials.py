@@ -46,6 +46,12 @@ def find_credentials(login: str) -> Credentials:
     """
     token, user, password = (os.environ.get(f"EARTHDATA_{name}", "") for name in ("TOKEN", "USERNAME", "PASSWORD"))
     if token.strip():
+        if not token.isascii() or not token.strip().isprintable():  # it goes into a line of the request
+            raise FetchError(
+                Fault.LOGIN,
+                "EARTHDATA_TOKEN holds characters that no token has (a line break, a curly quote): copy it anew, in "
+                "one line and without quotes",
+            )
         return Credentials(kind="token", user="", where="EARTHDATA_TOKEN", fingerprint=fingerprint(token))
     if user and password:
         if "EARTHDATA_TOKEN" in os.environ:  # earthaccess would take the empty one for a token
@@ -79,6 +85,8 @@ def netrc_path() -> Path:
 
 def netrc_entry(path: Path, host: str) -> tuple[str, str, str] | str:
     """(login, account, password) of a host, or in words why there is none; the words quote nothing of the file."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        return f"the netrc file {path} is no file"
     try:
         entry = netrc.netrc(str(path)).hosts.get(host)
     except FileNotFoundError:

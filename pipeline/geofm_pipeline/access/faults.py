@@ -15,6 +15,7 @@ class Fault(StrEnum):
     REGION = "wrong region"
     REFUSED = "request refused"
     HTML = "HTML page instead of data"
+    TEXT = "text instead of data"
     NO_RANGES = "ranges ignored"
     CONTENT = "wrong content"
     LOCAL = "local file unreadable"
@@ -26,7 +27,7 @@ class Fault(StrEnum):
     SHORT = "short body"
 
 
-TRANSIENT = frozenset({Fault.THROTTLED, Fault.SERVER, Fault.TIMEOUT, Fault.CONNECTION, Fault.SHORT})
+TRANSIENT = frozenset({Fault.THROTTLED, Fault.SERVER, Fault.TIMEOUT, Fault.CONNECTION, Fault.SHORT, Fault.TEXT})
 """Kinds after which the same request may succeed."""
 OF_THE_LOGIN = frozenset({Fault.LOGIN, Fault.EULA, Fault.EXPIRED, Fault.REGION, Fault.HTML})
 """Kinds that a user's account, not an archive, has to put right."""

@@ -7,6 +7,7 @@ outlive the threads. Proxies follow the usual variables (HTTPS_PROXY, NO_PROXY).
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import threading
@@ -29,7 +30,6 @@ _FAULTS = {
     pycurl.E_OPERATION_TIMEDOUT: Fault.TIMEOUT,
     pycurl.E_PARTIAL_FILE: Fault.SHORT,
     pycurl.E_URL_MALFORMAT: Fault.REFUSED,
-    pycurl.E_UNSUPPORTED_PROTOCOL: Fault.REFUSED,
     pycurl.E_PEER_FAILED_VERIFICATION: Fault.REFUSED,
     pycurl.E_SSL_CACERT_BADFILE: Fault.REFUSED,
 }
@@ -60,11 +60,25 @@ class Response:
     @property
     def is_html(self) -> bool:
         """Whether the answer says or looks that it is a web page."""
-        return self.headers.get("content-type", "").startswith("text/html") or _starts_as_page(self.body)
+        kind = self.headers.get("content-type", "").lower()
+        return kind.startswith(("text/html", "application/xhtml")) or self._begin.lower().startswith(_PAGES)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the answer begins as a text for people does, which no raster, array or table does."""
+        return len(self._begin) > 3 and all(byte in _PRINTED for byte in self._begin)
+
+    @property
+    def _begin(self) -> bytes:
+        return self.body[:200].removeprefix(codecs.BOM_UTF8).lstrip()
+
+    def excerpt(self) -> str:
+        """The first words of a text."""
+        return " ".join(self._begin.decode("ascii", errors="replace").split())[:80]
 
 
-def _starts_as_page(body: bytes) -> bool:
-    return body[:64].lstrip()[:5].lower() in (b"<html", b"<!doc")
+_PAGES = (b"<html", b"<!doctype", b"<?xml", b"<!--", b"<head", b"<body")
+_PRINTED = frozenset(range(32, 127)) | {9, 10, 13}
 
 
 class HttpClient:
@@ -233,6 +247,9 @@ _KINDS = {
     pycurl.E_RECV_ERROR: "it was reset while receiving",
     pycurl.E_SEND_ERROR: "it was reset while sending",
     pycurl.E_SSL_CONNECT_ERROR: "TLS could not be agreed on",
+    pycurl.E_UNSUPPORTED_PROTOCOL: "what answered was no HTTP",
+    pycurl.E_FTP_WEIRD_SERVER_REPLY: "what answered was no proper HTTP",
+    100: "the answer's header is too large",  # CURLE_TOO_LARGE, which pycurl does not name
 }
 """libcurl's own messages may name hosts and addresses; these do not."""
 

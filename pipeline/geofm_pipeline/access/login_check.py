@@ -21,6 +21,7 @@ from geofm_pipeline.access.region import in_region
 from geofm_pipeline.access.settings import Access, Route
 from geofm_pipeline.access.source import ArchiveSource
 from geofm_pipeline.access.transport import AGENT, needs_earthdata, transport
+from geofm_pipeline.addresses import shown, well_formed
 from geofm_pipeline.errors import ArchiveError, GeofmError, InputError, LoginError
 from geofm_pipeline.progress import duration
 
@@ -79,9 +80,10 @@ def check_login(
 
 
 def _check_href(href: str) -> None:
-    parts = urlsplit(href)
-    if (parts.scheme.lower() in _SCHEMES and parts.netloc) or (is_local(href) and local_path(href).is_file()):
-        return
+    if well_formed(href):
+        parts = urlsplit(href)
+        if (parts.scheme.lower() in _SCHEMES and parts.netloc) or (is_local(href) and local_path(href).is_file()):
+            return
     raise InputError(
         f"--href {shown(href)} is neither an address nor a file that is there: give the address of a protected file, "
         "https://HOST/… or s3://BUCKET/…, as the catalogue's items have it, or leave --href out"
@@ -207,9 +209,3 @@ class _Check:
         if abs(skew) < _SKEW_S:
             return ""
         return f"this machine's clock is {duration(abs(skew))} {'fast' if skew > 0 else 'slow'}: set it first"
-
-
-def shown(href: str) -> str:
-    """An href without user, password, query and fragment, which may hold secrets."""
-    parts = urlsplit(href)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else href

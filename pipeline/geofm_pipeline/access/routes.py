@@ -131,6 +131,7 @@ class Routes:
             return Target(url=url)
         if bucket.keys == "environment":
             return Target(url=url, signature=environment_signature(bucket.region))
+        refuse_plain(url)
         keys = self.keys.get()
         signature = Signature(
             access_key=keys.access_key,
@@ -162,7 +163,9 @@ def _host_key(scheme: str, netloc: str) -> str:
 def refuse_plain(href: str) -> None:
     """Raise FetchError for an address to which no secret may go: plain http beyond this machine."""
     parts = urlsplit(href)
-    if parts.scheme.lower() != "https" and not (parts.hostname or "").endswith(("127.0.0.1", "localhost")):
+    host = parts.hostname or ""
+    here = host in ("127.0.0.1", "::1", "localhost") or host.endswith(".localhost")
+    if parts.scheme.lower() != "https" and not here:
         raise FetchError(Fault.REFUSED, "a token is never sent over plain http: the href must begin with https://")
 
 

@@ -7,9 +7,11 @@ field, e.g. for a mirror or a test environment. Nothing here is a secret.
 from __future__ import annotations
 
 import dataclasses
+import string
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import yaml
 
@@ -104,7 +106,7 @@ def load_services(path: Path | None) -> Services:
     Raises
     ------
     InputError
-        When the file is missing or no YAML mapping, or names a field that there is none of.
+        When the file is missing or no YAML mapping, names a field that there is none of, or gives one a strange value.
     """
     if path is None:
         return Services()
@@ -121,19 +123,63 @@ def load_services(path: Path | None) -> Services:
     try:
         values: dict[str, Any] = {name: _typed(name, value) for name, value in found.items()}
         return Services(**values)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise InputError(f"--services {path}: {error}") from error
 
 
 def _typed(name: str, value: object) -> object:
+    """The value of a field, of its default's type inside, too."""
     default = getattr(Services(), name)
     if name == "buckets" and isinstance(value, dict):
-        return {**default, **{bucket: Bucket(**facts) for bucket, facts in value.items()}}
+        return {**default, **{bucket: _bucket(bucket, facts) for bucket, facts in value.items()}}
     if isinstance(default, tuple) and isinstance(value, list):
+        _check_each(name, value, type(default[0]))
         return tuple(value)
     if not isinstance(value, type(default)):
-        raise ValueError(f"{name} must be {type(default).__name__}, got {value!r}")
+        raise ValueError(f"{name} must be {_TYPES[type(default)]}, got {value!r}")
+    if isinstance(value, dict):
+        _check_each(name, value, type(next(iter(default))))
+        _check_each(name, value.values(), str)
+    for template in value.values() if name == "worldcover" and isinstance(value, dict) else [value]:
+        _check_template(name, str(template))
     return value
+
+
+_TYPES = {str: "text", int: "a whole number", tuple: "a list", dict: "a mapping"}
+_PLACES = {"worldcover": {"cell"}, "io_lulc": {"zone", "year", "next_year"}}
+"""What the braces of an address may name."""
+
+
+def _check_each(name: str, values: Iterable[object], kind: type) -> None:
+    for value in values:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} must hold {_TYPES[kind]}, got {value!r}")
+
+
+def _check_template(name: str, text: str) -> None:
+    if name not in _PLACES:
+        return
+    try:
+        named = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
+    except ValueError:
+        named = {"?"}
+    if not named or not named <= _PLACES[name]:
+        known = ", ".join(f"{{{place}}}" for place in sorted(_PLACES[name]))
+        raise ValueError(f"{name} must be an address with {known} in it and no other braces, got {text!r}")
+
+
+def _bucket(name: object, facts: object) -> Bucket:
+    known = {f.name for f in dataclasses.fields(Bucket)}
+    right = isinstance(facts, dict) and "region" in facts and set(facts) <= known
+    if not right or not all(isinstance(value, str) for value in cast("dict[str, object]", facts).values()):
+        raise ValueError(
+            f"bucket {name} must have a region (text), and may have keys ({', '.join(get_args(Keys))}) and an endpoint "
+            f"(https://host); got {facts!r}"
+        )
+    bucket = Bucket(**cast("dict[str, Any]", facts))
+    if bucket.keys not in get_args(Keys):
+        raise ValueError(f"bucket {name} must have keys {', '.join(get_args(Keys))}, got {bucket.keys!r}")
+    return bucket
 
 
 def changed_fields(services: Services) -> list[str]:

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 from geofm_pipeline.access import pace
 from geofm_pipeline.access.answers import code, come_again, licence_refusal, retry_after_s, said
@@ -26,6 +26,7 @@ from geofm_pipeline.access.notices import NOTICES, QUIET_S
 from geofm_pipeline.access.routes import Routes, Target, host_key
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.access.tally import Tally
+from geofm_pipeline.addresses import well_formed
 from geofm_pipeline.progress import duration
 
 Span = tuple[int, int]
@@ -53,6 +54,8 @@ _HEADERS = {
     True: {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "gzip"},
 }
 """Of a file and of a document."""
+_ADDRESS = "%/:=&?~#+!$,;'@()*[]|"
+"""Characters that stand for themselves in an address; a % begins what is quoted already."""
 _HOPS = 5
 _RENEWALS = 3  # of credentials or addresses within one read: one of each kind
 _RANGE = re.compile(r"(?i:bytes) (\d+)-(\d+)/(\d+|\*)")
@@ -87,7 +90,7 @@ class Transport:
             except ValueError:  # of urlsplit, whose message repeats the address
                 raise FetchError(Fault.REFUSED, "the address is malformed") from None
             if response.status in (200, 206, 416):
-                return _checked(response, ask)
+                return _checked(response, ask, href)
             why = self._renewed(target, response, done) if len(done) < _RENEWALS else ""
             if not why:
                 refusal = self._refusal(target, response)
@@ -103,7 +106,7 @@ class Transport:
             where = response.headers.get("location", "")
             if response.status not in (301, 302, 303, 307, 308) or not where:
                 return target, response
-            where = urljoin(target.url, where)
+            where = urljoin(target.url, quote(where, safe=_ADDRESS))  # some write blanks or letters as they are
             if self.routes.is_login(where):
                 return target, response
             if not where.startswith(("https://", "http://")) or (target.url[:8] == "https://" != where[:8]):
@@ -209,7 +212,7 @@ def _forbidden(target: Target, response: Response) -> FetchError:
     )
 
 
-def _checked(response: Response, ask: Ask) -> Response:
+def _checked(response: Response, ask: Ask, href: str) -> Response:
     """The answer if it is exactly what was asked for."""
     span = ask.span
     if response.status == 416:
@@ -227,7 +230,11 @@ def _checked(response: Response, ask: Ask) -> Response:
     if encoding == "gzip" and ask.document:
         return _unzipped(response)
     if encoding not in ("", "identity"):
-        raise FetchError(Fault.CONTENT, "the server sent compressed bytes that nobody asked for")
+        raise FetchError(Fault.REFUSED, "the server, or a proxy before it, sent compressed bytes that nobody asked for")
+    if not announced and not ask.document and "transfer-encoding" not in response.headers:
+        raise FetchError(Fault.REFUSED, "the server does not say how long its answer is, so a lost end would not show")
+    if response.is_text and href.partition("?")[0].lower().endswith((".tif", ".tiff")) and not (span or (0, 0))[0]:
+        raise FetchError(Fault.TEXT, f"a text instead of a TIFF: {response.excerpt()!r}")
     if span is None:
         if response.status == 206 and file_size(response) != len(response.body):
             raise FetchError(Fault.SHORT, "the server sent a part where the whole file was asked for")
@@ -257,6 +264,8 @@ def _behind_the_end(response: Response, span: Span | None) -> Response:
         raise FetchError(Fault.SHORT, f"the server refused bytes from {span[0]} of a file that has {size} (416)")
     if size is None and span[0] == 0:
         raise FetchError(Fault.REFUSED, "the server refused the first bytes of the file (416)")
+    if size is None and code(response) != "InvalidRange":  # S3 says it by its code alone
+        raise FetchError(Fault.SHORT, f"the server refused bytes from {span[0]} without the size of the file (416)")
     return response
 
 
@@ -289,7 +298,9 @@ def transport(access: Access) -> Transport:
 
 
 def needs_earthdata(access: Access, href: str) -> bool:
-    """Whether reading an href takes a NASA Earthdata account."""
+    """Whether reading an href takes a NASA Earthdata account; of one that cannot be an address its read will tell."""
+    if not well_formed(href):
+        return False
     return host_key(href) in access.services.earthdata_hosts or any(
         href.startswith(f"s3://{name}/") and bucket.keys == "earthdata"
         for name, bucket in access.services.buckets.items()

@@ -18,6 +18,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from geofm_pipeline.access.faults import Fault, FetchError
 from geofm_pipeline.access.source import ByteSource
+from geofm_pipeline.addresses import shown
 
 THREADS = 16
 """Requests at once for the chunks of one selection; the pace of the host limits them besides."""
@@ -51,10 +52,10 @@ class ArchiveStore(Store):
         return hash(self._root)
 
     def __str__(self) -> str:
-        return self._root
+        return shown(self._root)
 
     def __repr__(self) -> str:
-        return f"ArchiveStore({self._root!r})"
+        return f"ArchiveStore({shown(self._root)!r})"
 
     @property
     def supports_writes(self) -> bool:

@@ -23,7 +23,7 @@ from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
 from geofm_pipeline.access.http import Response
-from geofm_pipeline.catalogs.addresses import shown
+from geofm_pipeline.addresses import shown
 from geofm_pipeline.catalogs.arrived import Arrived
 from geofm_pipeline.catalogs.hrefs import NEEDED, file_key
 from geofm_pipeline.catalogs.items import CatalogItem, mapping, number

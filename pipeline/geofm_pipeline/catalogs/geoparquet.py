@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from geofm_pipeline.catalogs.addresses import shown
+from geofm_pipeline.addresses import shown
 from geofm_pipeline.catalogs.hrefs import NEEDED
 from geofm_pipeline.catalogs.items import ItemBatch, absolute_href, number
 from geofm_pipeline.errors import ArchiveError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from geofm_pipeline.catalogs.addresses import shown
+from geofm_pipeline.addresses import shown
 from geofm_pipeline.catalogs.items import CatalogItem, item_from_json
 from geofm_pipeline.errors import ArchiveError
 

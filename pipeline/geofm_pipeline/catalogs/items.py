@@ -16,6 +16,8 @@ from shapely.errors import GEOSException
 from shapely.geometry import box, shape
 from shapely.geometry.base import BaseGeometry
 
+from geofm_pipeline.addresses import shown, well_formed
+
 _BATCH = 4096
 """Items of one batch made from JSON."""
 
@@ -88,7 +90,7 @@ def _encodable(text: str) -> str:
 
 
 def absolute_href(href: str, base: str) -> str:
-    """Absolute path or URL of an href in the file `base`.
+    """Absolute path or URL of an href in the file `base`, whose user, password and query are not passed on.
 
     >>> absolute_href("./a/B04.tif", "/data/items.json")
     '/data/a/B04.tif'
@@ -96,13 +98,15 @@ def absolute_href(href: str, base: str) -> str:
     'https://host/x/a/B04.tif'
     """
     href = _encodable(href)
+    if not well_formed(href):
+        return href  # its read will say so, with the granule
     scheme = urlsplit(href).scheme
     if scheme == "file":
         return unquote(urlsplit(href).path)
     if len(scheme) > 1:  # one letter is a Windows drive
         return href
     if is_url(base):
-        return urljoin(base, href)
+        return urljoin(shown(base), href)
     if base.startswith(("s3://", "gs://")):  # schemes that urljoin does not know
         return base.partition("://")[0] + urljoin("http" + base[base.index("://") :], href)[4:]
     return os.path.normpath(Path(base).absolute().parent / href)

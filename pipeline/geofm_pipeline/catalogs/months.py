@@ -22,8 +22,8 @@ from shapely.geometry import box
 
 from geofm_pipeline.access.faults import Fault, FetchError
 from geofm_pipeline.access.remote_file import RemoteFile
+from geofm_pipeline.addresses import shown
 from geofm_pipeline.catalogs import cmr
-from geofm_pipeline.catalogs.addresses import shown
 from geofm_pipeline.catalogs.geoparquet import file_batches
 from geofm_pipeline.catalogs.items import ItemBatch
 from geofm_pipeline.catalogs.merged import merged

@@ -14,8 +14,8 @@ from geofm_pipeline.access.faults import Fault, FetchError
 from geofm_pipeline.access.remote_file import RemoteFile
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.access.tally import Tally
+from geofm_pipeline.addresses import shown, well_formed
 from geofm_pipeline.catalogs import geoparquet, itemcollection, stac_api, static
-from geofm_pipeline.catalogs.addresses import shown
 from geofm_pipeline.catalogs.items import CatalogItem, ItemBatch, batched, is_remote, item_from_json
 from geofm_pipeline.catalogs.named import NAMES, search_named
 from geofm_pipeline.catalogs.request import Request, answering
@@ -73,6 +73,8 @@ def find_scenes(
         When it holds nothing for the request; says what it holds.
     """
     request = Request(region=region, years=years, access=access or Access(), say=progress or (lambda _: None))
+    if not well_formed(catalog):
+        raise InputError(f"catalogue {catalog} is no address: its host or port cannot be; correct it, or give {_KINDS}")
     if catalog not in NAMES and not is_remote(catalog):
         return _from_path(catalog, request)
     try:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from geofm_pipeline.catalogs.addresses import shown
+from geofm_pipeline.addresses import shown
 from geofm_pipeline.catalogs.hrefs import Templates
 from geofm_pipeline.catalogs.ids import VERSION, parse_ids, sensor_codes, tile_numbers
 from geofm_pipeline.catalogs.items import ItemBatch

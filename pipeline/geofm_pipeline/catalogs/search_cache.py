@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from geofm_pipeline.catalogs.addresses import shown
+from geofm_pipeline.addresses import shown
 from geofm_pipeline.catalogs.request import Request
 from geofm_pipeline.catalogs.rows import facts, with_facts
 from geofm_pipeline.errors import ResourceError

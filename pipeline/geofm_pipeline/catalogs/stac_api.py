@@ -21,7 +21,7 @@ from pystac_client.stac_api_io import StacApiIO
 
 from geofm_pipeline.access.faults import FetchError
 from geofm_pipeline.access.source import ArchiveSource
-from geofm_pipeline.catalogs.addresses import shown, shown_in
+from geofm_pipeline.addresses import shown, shown_in
 from geofm_pipeline.catalogs.arrived import Arrived
 from geofm_pipeline.catalogs.items import CatalogItem, batched, item_from_json, mapping
 from geofm_pipeline.catalogs.request import Request, answering

@@ -12,7 +12,7 @@ from pystac.stac_io import DefaultStacIO
 
 from geofm_pipeline.access.faults import FetchError
 from geofm_pipeline.access.source import ArchiveSource
-from geofm_pipeline.catalogs.addresses import shown, shown_in
+from geofm_pipeline.addresses import shown, shown_in
 from geofm_pipeline.catalogs.items import CatalogItem, is_remote, item_from_json
 from geofm_pipeline.errors import ArchiveError
 

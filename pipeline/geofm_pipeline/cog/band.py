@@ -179,6 +179,9 @@ def read_block(
     doubted(source, file.href, lambda: put_block(file, block, fetch, out))
 
 
+_NO_SENSE = "bytes that made no sense"
+
+
 def doubted(source: ByteSource, href: str, read: Callable[[], T]) -> T:
     """What `read` gives; bytes that came over a network and make no sense are fetched once more before they condemn a
     file: a proxy or a cut connection may have spoilt them on the way."""
@@ -187,8 +190,13 @@ def doubted(source: ByteSource, href: str, read: Callable[[], T]) -> T:
     except BlockReadError as error:
         if error.transient or error.fault is not None or is_local(href):
             raise
-        source.tally.retried("bytes that made no sense")
-        return read()
+        source.tally.retried(_NO_SENSE)
+        try:
+            return read()
+        except BlockReadError as lasting:
+            if lasting.fault is None:
+                source.tally.failed(_NO_SENSE)
+            raise
 
 
 def put_block(file: BandFile, block: tuple[int, int], fetch: Callable[[], bytes], out: NDArray[np.generic]) -> None:

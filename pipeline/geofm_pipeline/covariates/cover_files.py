@@ -197,9 +197,10 @@ class _Known:
     def hrefs(self) -> set[str]:
         """The addresses, none without a cache."""
         try:
-            return set(json.loads(self._path.read_text())) if self._path is not None else set()
+            found = json.loads(self._path.read_text()) if self._path is not None else []
         except (OSError, ValueError):
             return set()
+        return {href for href in found if isinstance(href, str)} if isinstance(found, list) else set()
 
     def add(self, hrefs: set[str]) -> None:
         """Keep more; gives up quietly where it cannot write."""

@@ -1,14 +1,16 @@
 """Land-cover shares of whole tiles, kept in the user's cache: another dataset of the same ground reads no raster.
 
 Shares of a cell depend on the map, its year and the chip size only, not on region or catalogue: a tile's whole lattice
-of cells is looked at once and kept, 196 to 3,249 cells in some kilobytes. The cache may be deleted at any time. Each
-place that a source is read from has a folder of its own (geofm_pipeline.stages.cells).
+of cells is looked at once and kept, 196 to 3,249 cells in some kilobytes. The cache may be deleted at any time; a
+damaged file (Zip files have checksums) is made anew. Each place that a source is read from has a folder of its own
+(geofm_pipeline.stages.cells).
 """
 
 from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,7 +58,7 @@ def _loaded(path: Path, cells: int) -> tuple[Shares, float] | None:
     try:
         with np.load(path) as found:
             codes, shares, pixel_m = found["codes"], found["shares"], float(found["pixel_m"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
     if shares.shape != (codes.size, cells):
         return None

@@ -25,6 +25,7 @@ from geofm_pipeline.covariates.gridded import UNREADABLE, unreadable
 from geofm_pipeline.covariates.named_sources import explained
 from geofm_pipeline.covariates.weather_grid import LatLonAxes, between, local_cols, span
 from geofm_pipeline.covariates.weather_parts import Part
+from geofm_pipeline.covariates.weather_shelf import seal
 from geofm_pipeline.covariates.weather_source import opened_weather
 from geofm_pipeline.covariates.weather_steps import MONTH_DAYS, OPTION, USUAL, Habits, steps_of_months
 from geofm_pipeline.covariates.weather_variables import Variable, precipitation_variable, temperature_variable
@@ -219,6 +220,7 @@ def strip_means(task: StripTask) -> Tally:
         means = month_means(variable, chosen, task.part)
     with replacing(task.path, task.path.parent) as fd, os.fdopen(fd, "wb", closefd=False) as stream:
         np.save(stream, means)
+    seal(task.path)
     return archive.tally
 
 

@@ -35,7 +35,7 @@ from geofm_pipeline.covariates.weather_months import (
     variable_axes,
 )
 from geofm_pipeline.covariates.weather_parts import Part, grid_parts, tile_parts
-from geofm_pipeline.covariates.weather_shelf import MeansShelf, PreparedWeather
+from geofm_pipeline.covariates.weather_shelf import MeansShelf, PreparedWeather, seal
 from geofm_pipeline.covariates.weather_source import opened_weather, source_addresses
 from geofm_pipeline.covariates.weather_steps import OPTION, lacking_years
 from geofm_pipeline.covariates.weather_variables import Variable
@@ -190,6 +190,7 @@ def _write_means(folder: Path, plan: _Plan, strips: Sequence[tuple[Part, Path]])
     )
     path = folder / f"{plan.letter}-{short_digest([file.name for _, file in strips])}.json"
     write_text(path, record.to_json())
+    seal(path)
     return path
 
 

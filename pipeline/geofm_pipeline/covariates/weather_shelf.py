@@ -1,12 +1,14 @@
 """Monthly means in the user's cache, so that another dataset of the same ground and years reads nothing again.
 
 Files there never change, and their names say all that they depend on but the place that the source is read from, which
-has a folder of its own (geofm_pipeline.stages.cells). The cache may be deleted at any time; more than
-CACHE_BYTES of one run are not put into it, nor is anything where it cannot be written.
+has a folder of its own (geofm_pipeline.stages.cells). Beside each stands its SHA-256: a file that is not what was
+written, here or in the run's folder, counts as not there and is made anew. The cache may be deleted at any time; more
+than CACHE_BYTES of one run are not put into it, nor is anything where it cannot be written.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -60,22 +62,25 @@ class MeansShelf:
             return None
         try:
             found = json.loads((self._folder / self._name).read_text())
-        except (OSError, ValueError):
+            names = (*found["strips"], *found["files"])
+            prepared = PreparedWeather(
+                files=tuple(target / name for name in found["files"]),
+                digest=found["digest"],
+                notes=tuple(found["notes"]),
+                record=SourceRecord.from_dict(found["record"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AssertionError):  # absent, or not what this version writes
             return None
-        if not all(self.fetched(target / name) for name in (*found["strips"], *found["files"])):
-            return None
-        return PreparedWeather(
-            files=tuple(target / name for name in found["files"]),
-            digest=found["digest"],
-            notes=tuple(found["notes"]),
-            record=SourceRecord.from_dict(found["record"]),
-        )
+        return prepared if all(self.fetched(target / name) for name in names) else None
 
     def fetched(self, path: Path) -> bool:
-        """Whether a file is there, or could be brought from the cache."""
-        if path.exists():
+        """Whether a file is there as it was written, or could be brought from the cache; a damaged one is removed."""
+        if is_sealed(path):
             return True
-        return self._folder is not None and _linked(self._folder / path.name, path)
+        if self._folder is None:
+            return False
+        kept = self._folder / path.name
+        return is_sealed(kept) and _linked(kept, path) and _linked(_seal(kept), _seal(path))
 
     def keep(self, prepared: PreparedWeather, strips: Sequence[Path]) -> None:
         """Keep strips, and the whole where no requested year is lacking, since the source may get it later."""
@@ -85,7 +90,10 @@ class MeansShelf:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             return
-        there = all(_linked(path, self._folder / path.name) for path in (*strips, *prepared.files))
+        there = True
+        for path in (*strips, *prepared.files):
+            kept = self._folder / path.name
+            there &= is_sealed(kept) or (_linked(path, kept) and _linked(_seal(path), _seal(kept)))
         if prepared.record is None or prepared.record.years_lacking or not there:
             return
         whole = {
@@ -97,6 +105,31 @@ class MeansShelf:
         }
         with suppress(OSError, ResourceError):
             write_text(self._folder / self._name, json.dumps(whole))
+
+
+def seal(path: Path) -> None:
+    """Write a file's SHA-256 beside it; a file without one counts as not there."""
+    with path.open("rb") as stream:
+        write_text(_seal(path), hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file is what it was when it was sealed; one that is not is removed with its seal."""
+    try:
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found == _seal(path).read_text():
+            return True
+    except (OSError, ValueError):
+        pass
+    with suppress(OSError):  # a folder that cannot be written keeps it, and it is not used
+        path.unlink(missing_ok=True)
+        _seal(path).unlink(missing_ok=True)
+    return False
+
+
+def _seal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _linked(source: Path, target: Path) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from geofm_pipeline.access.settings import Access
+from geofm_pipeline.addresses import well_formed
 from geofm_pipeline.catalogs.named import AUTO, NAMES
 from geofm_pipeline.config import SampleConfig
 from geofm_pipeline.covariates.gridded import is_gridded
@@ -53,6 +54,8 @@ def resolve_inputs(config: SampleConfig, access: Access, progress: Progress) -> 
         When an option cannot be right; land cover and weather are looked at before anything is searched or made.
     """
     years = parse_years(config.years)
+    if config.catalog is not None and not config.catalog.strip():  # an empty variable of a shell, most of the time
+        raise InputError(f"--catalog is empty: give {', '.join(NAMES)}, a path or a URL, or leave it out for {AUTO}")
     check_source(config.land_cover, WORLDCOVER.option, [config.land_cover or ""])
     check_source(config.weather, TERRACLIMATE.option, source_files(config.weather or "") or [""])
     if config.region.strip().lower() == DEMO:
@@ -98,6 +101,9 @@ def check_source(asked: str | None, option: str, parts: Sequence[str]) -> None:
     words = source_names(option)
     if asked is None or asked in words or asked.strip().lower() == NOTHING:
         return
+    wrong = next((part for part in parts if not well_formed(part)), None)
+    if wrong is not None:
+        raise InputError(f"{option} {wrong} is no address: its host or port cannot be; correct it, or give a path")
     patterns = option == WORLDCOVER.option
     absent = next((part for part in parts if "://" not in part and not _is_there(part, patterns)), None)
     if absent is None:

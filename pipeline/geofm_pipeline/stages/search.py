@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from geofm_pipeline.access.settings import Access
+from geofm_pipeline.addresses import shown
 from geofm_pipeline.card import Card
 from geofm_pipeline.catalogs import facts, find_scenes
-from geofm_pipeline.catalogs.addresses import shown
 from geofm_pipeline.errors import OutputConflictError
 from geofm_pipeline.progress import Progress
 from geofm_pipeline.scenes import SCENES, sensing_days

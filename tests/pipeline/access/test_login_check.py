@@ -13,7 +13,7 @@ import pytest
 import yaml
 from nasa_fixtures import CONTENT, PROTECTED
 from servers.earthdata import Nasa
-from servers.loopback import Reply
+from servers.loopback import Reply, Request
 
 from geofm_pipeline import cli
 from geofm_pipeline.access import region
@@ -108,6 +108,9 @@ def test_s3_that_refuses_is_no_failure_where_https_serves(logged_in: Nasa, check
         ("outage", "try again later"),
         ("missing", "the login is good, but the file is gone"),
         ("no tiff", "not the beginning of a TIFF"),
+        ("text", "a text instead of a TIFF: 'Service temporarily unavailable'"),
+        ("xhtml", "an HTML page instead of data"),
+        ("curly", "EARTHDATA_TOKEN holds characters that no token has"),
         ("unreachable", "compute nodes of many clusters have no way out"),
     ],
 )
@@ -116,7 +119,13 @@ def test_what_is_wrong_is_said(
 ) -> None:
     """One sentence with the remedy, of the account or of the way to the archive; no secret in it."""
     expired = logged_in.new_token(lasts_s=-60, accepted=False)
-    token = {"expired": expired, "nonsense": "nonsense", "cut": "cut.to.pieces", "empty": " "}.get(trouble)
+    token = {
+        "expired": expired,
+        "nonsense": "nonsense",
+        "cut": "cut.to.pieces",
+        "empty": " ",
+        "curly": "“eyJ0.eyJ1.c2ln”",
+    }.get(trouble)
     href = logged_in.href(PROTECTED)
     if token is not None:
         logged_out.setenv("EARTHDATA_TOKEN", token)
@@ -134,10 +143,15 @@ def test_what_is_wrong_is_said(
         case "missing":
             href = logged_in.href("gone.tif")
         case "no tiff":
-            (logged_in.folder / "lp-prod-protected" / PROTECTED).write_bytes(b"PK" * 9000)
+            (logged_in.folder / "lp-prod-protected" / PROTECTED).write_bytes(b"PK\x03\x04" * 9000)
+        case "text":
+            logged_in.before = _instead(Reply(body=b"Service temporarily unavailable\n"))
+        case "xhtml":
+            page = b"\xef\xbb\xbf<!-- gateway -->\n<html>please wait</html>"
+            logged_in.before = _instead(Reply(body=page, headers={"Content-Type": "Text/HTML"}))
         case "unreachable":
             logged_in.before = lambda role, request: Reply(reset=True)
-    kind = ArchiveError if trouble in ("outage", "missing", "no tiff", "unreachable") else LoginError
+    kind = ArchiveError if trouble in ("outage", "missing", "no tiff", "unreachable", "text") else LoginError
     said = failure(lambda: check(logged_in, href=f"{href}?secret=hidden"), kind)
     assert words in said
     assert "HTTPS_PROXY names" not in said
@@ -145,6 +159,17 @@ def test_what_is_wrong_is_said(
         assert not any(server.log for server in logged_in.servers.values())
     assert "clock" not in said
     assert not any(secret in said for secret in [*logged_in.given, "hidden"])
+
+
+def _instead(reply: Reply) -> Callable[[str, Request], Reply | None]:
+    """What the CDN answers in place of a file."""
+    return lambda role, request: reply if role == "cdn" else None
+
+
+@pytest.mark.parametrize("href", ["https://host:99999/x", "http://[x/y", "nonsense", "ftp://host/x"])
+def test_what_is_no_address_is_refused(earth: Nasa, check: Check, href: str) -> None:
+    """An option that cannot be right, whatever is wrong with it."""
+    assert "is neither an address nor a file" in failure(lambda: check(earth, href=href), InputError)
 
 
 def test_a_wrong_password(earth_by_name: Nasa, logged_out: pytest.MonkeyPatch, check: Check) -> None:

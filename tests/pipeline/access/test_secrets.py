@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 import logging
 import os
 import pickle
@@ -25,6 +26,7 @@ import yaml
 from nasa_fixtures import PROTECTED
 from servers.earthdata import BUCKET, Nasa, nasa, nasa_by_name
 from servers.loopback import Loopback, Reply, Request, json_reply, ranged, serving
+from servers.maps import folder_app
 from servers.s3 import xml_error
 
 from geofm_pipeline import cli
@@ -168,7 +170,7 @@ def run(
 ) -> RunMaker:
     """Makes the command line of a small job on protected files."""
 
-    def make(services: Services, *, workers: int = 0, route: str = "https", items: str = "") -> Run:
+    def make(services: Services, *, workers: int = 0, route: str = "https", items: str = "", **options: str) -> Run:
         catalog = tmp_path / "items.json"
         host = f"{services.probe.partition(f'/{BUCKET}/')[0]}/{BUCKET}"
         catalog.write_text(items or archive.items.read_text().replace('"./HLS', f'"{host}/HLS'))
@@ -180,6 +182,7 @@ def run(
             "--weather": str(archive.weather), "--chip-size": "64", "--timesteps": "2", "--samples": "8",
             "--workers": str(workers), "--out": str(out), "--services": str(file), "--access": route,
         }  # fmt: skip
+        words |= {f"--{name.replace('_', '-')}": value for name, value in options.items()}
         return Run([word for pair in words.items() for word in pair], out, capfd, caplog)
 
     return make
@@ -223,6 +226,80 @@ def test_a_run_by_token_and_by_signed_blobs_leaves_no_secret(
         assert secrets.nasa.counts["reads"] > 0
         assert blobs.given
     assert leaks(job.out, Secrets(secrets.nasa, blobs.given)) == []
+
+
+def test_secrets_in_the_addresses_of_a_command_are_left_nowhere(
+    secrets: Secrets, run: RunMaker, archive: Archive
+) -> None:
+    """Catalogue, land cover and weather by addresses with a user, a password and a token: neither the run, nor the
+    same command again, nor others that are refused or fail, keep or show them. Signed anew, it is the same command."""
+    secrets.others += ["passAddress0123", "tokenAddress0123", "tokenRenewed0123"]
+
+    def address(path: Path, token: str = "tokenAddress0123") -> str:
+        host = server.url.removeprefix("http://")
+        return f"http://ada:passAddress0123@{host}/{path.relative_to(archive.root)}?sig={token}"
+
+    with serving(folder_app(archive.root)) as server:
+        sources = {"catalog": archive.items, "land_cover": archive.land_cover, "weather": archive.weather}
+        services = secrets.nasa.services()
+        job = run(services, **{name: address(path) for name, path in sources.items()})
+        assert job(secrets) == 0
+        assert any(request.query.get("sig") == "tokenAddress0123" for request in server.log)  # it did reach the server
+        assert "everything is written already" in (job(secrets), job.said)[1]
+        renewed = run(services, **{name: address(path, "tokenRenewed0123") for name, path in sources.items()})
+        assert renewed(secrets) == 0
+        refused = run(services, samples="9", **{name: address(path) for name, path in sources.items()})
+        assert refused(secrets) == 6
+        for name in sources:
+            out = job.out.parent / name
+            failed = run(services, out=str(out), **{name: address(archive.root / "absent.tif")})
+            assert failed(secrets) in (2, 4)
+            assert leaks(out, secrets) == []
+
+
+@pytest.mark.heavy
+def test_a_token_that_expires_in_the_middle_stops_no_cluster(
+    logged_out: pytest.MonkeyPatch, objects: Path, run: RunMaker
+) -> None:
+    """User and password, two workers, every token revoked while pixels are read: the run ends well, with new logins."""
+    for name, value in {"EARTHDATA_USERNAME": "ada", "EARTHDATA_PASSWORD": PASSWORD}.items():
+        logged_out.setenv(name, value)
+    with nasa_by_name(objects, logged_out.setenv) as state:
+        state.users["ada"], state.address_s = PASSWORD, 30  # so that every read asks the distribution
+        state.before = after(state, 60, "distribution", state.expire_tokens)
+        job = run(state.services(), workers=2)
+        assert job(Secrets(state)) == 0
+        assert state.counts["logins"] >= 2
+        stages = json.loads((job.out / "card.json").read_text())["access"]["stages"]
+        assert sum(stage["retries"].get("login renewed", 0) for stage in stages.values()) >= 1
+
+
+@pytest.mark.heavy
+def test_one_worker_tries_a_password_for_all(
+    logged_out: pytest.MonkeyPatch, objects: Path, run: RunMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many wrong passwords at once would lock the account: where it was right for the driving process and is wrong for
+    workers, one of three tries it; nobody is prompted for another one."""
+    for name, value in {"EARTHDATA_USERNAME": "ada", "EARTHDATA_PASSWORD": PASSWORD}.items():
+        logged_out.setenv(name, value)
+
+    def prompted(*words: object) -> str:
+        raise AssertionError(f"somebody was asked for {words}")
+
+    monkeypatch.setattr("builtins.input", prompted)
+    monkeypatch.setattr("getpass.getpass", prompted)
+    with nasa_by_name(objects, logged_out.setenv) as state:
+        state.users["ada"] = PASSWORD
+
+        def change() -> None:
+            state.users["ada"] = "another one"
+            state.expire_tokens()
+
+        state.before = after(state, 3, "login", change)  # earthaccess asks twice for each login
+        job = run(state.services(), workers=3)
+        assert job(Secrets(state)) == 9
+        assert "a worker could not log in" in job.said
+        assert 1 <= state.counts["wrong passwords"] <= 2
 
 
 @pytest.mark.heavy

@@ -106,6 +106,7 @@ TRANSIENT = {
     "other-range": Fault.SHORT,
     "silent": Fault.TIMEOUT,
     "stall": Fault.TIMEOUT,
+    "no-http": Fault.CONNECTION,
 }
 
 
@@ -188,6 +189,9 @@ def test_a_host_that_is_not_there_is_transient(shelf: Shelf, hasty: Access, port
         ("html-as-data", Fault.HTML, "an HTML page instead of data: nearly always a failed login"),
         ("ignore-range", Fault.NO_RANGES, "the server ignores range requests"),
         ("multipart", Fault.NO_RANGES, "wraps a range in a multipart message"),
+        ("gzip", Fault.REFUSED, "sent compressed bytes that nobody asked for"),
+        ("xml-page", Fault.HTML, "an HTML page instead of data"),
+        ("comment-page", Fault.HTML, "an HTML page instead of data"),
     ],
 )
 def test_permanent_faults_are_not_retried(
@@ -202,6 +206,40 @@ def test_permanent_faults_are_not_retried(
     assert (caught.value.fault, caught.value.transient, source.tally.retry_count) == (kind, False, 0)
     # A login says nothing about the file: it stops the run instead of becoming a recorded state.
     assert caught.value.stops_the_run == (kind is not Fault.MISSING)
+
+
+@pytest.mark.parametrize("span", [None, (0, 50)])
+def test_a_text_instead_of_a_raster_is_no_file(shelf: Shelf, hasty: Access, span: tuple[int, int] | None) -> None:
+    """A notice with status 200 condemns no file, whatever it calls itself: it is waited for, and then stops the run. A
+    text where text may be, and a raster whose first bytes are asked for, are what they are."""
+    notice, tiff = b"Service temporarily unavailable, try again in a few minutes.", b"II*\0" + bytes(60)
+    shelf.files |= {"/a.tif": notice, "/b.TIFF": tiff, "/c.json": b'{"zarr_format": 2, "shape": [1, 2, 3, 4]}'}
+
+    def read(name: str) -> bytes:
+        href = f"{shelf.url}/{name}?sig=x.tif"
+        return source.read_all(href) if span is None else source.read(href, *span)
+
+    source = ArchiveSource(hasty)
+    with pytest.raises(FetchError, match="a text instead of a TIFF: 'Service temporarily") as caught:
+        read("a.tif")
+    assert (caught.value.fault, caught.value.transient, caught.value.stops_the_run) == (Fault.TEXT, True, True)
+    assert read("b.TIFF") == tiff[: None if span is None else 50]
+    assert read("c.json") == shelf.files["/c.json"]
+
+
+def test_an_answer_whose_end_would_not_show_is_refused(shelf: Shelf, url: str, hasty: Access) -> None:
+    """Neither a length nor chunks: a cut body could not be told from a whole one."""
+    shelf.faults["/f.bin"] = deque(["always endless"])
+    with pytest.raises(FetchError, match="does not say how long its answer is"):
+        ArchiveSource(hasty).read_all(url)
+
+
+def test_a_refusal_without_a_size_is_no_end_of_a_file(shelf: Shelf, url: str, hasty: Access) -> None:
+    """416 in the middle of a file, without the header that says its size, is a server that stumbles."""
+    shelf.faults["/f.bin"] = deque(["416"])
+    source = ArchiveSource(hasty)
+    assert source.read(url, 100, 50) == CONTENT[100:150]
+    assert source.tally.retries == {Fault.SHORT: 1}
 
 
 def test_a_server_that_ignores_ranges_is_not_read_to_the_end(shelf: Shelf, hasty: Access) -> None:

@@ -14,8 +14,8 @@ from servers.granule_items import same_table
 from servers.loopback import json_reply
 from servers.monthly_archive import key_of
 
+from geofm_pipeline.addresses import shown
 from geofm_pipeline.catalogs import facts, find_scenes
-from geofm_pipeline.catalogs.addresses import shown
 from geofm_pipeline.catalogs.items import batched, item_from_json
 from geofm_pipeline.catalogs.named import NAMES
 from geofm_pipeline.catalogs.request import Request

@@ -74,6 +74,32 @@ def test_means_are_kept_for_another_dataset(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("pattern", ["t-*.json", "*.npy", "prepared-*.json", "*.sha256"])
+@pytest.mark.parametrize("harm", ["emptied", "flipped", "cut", "other"])
+def test_a_damaged_cache_is_made_anew(tmp_path: Path, pattern: str, harm: str) -> None:
+    """Whatever was done to a file there, also through a run's own links to it: the same means come out, of a new
+    folder and of the old one."""
+    with serving(maps.zarr_app("/t.zarr", maps.terraclimate())) as server:
+        access, cache = reach(server, terraclimate=f"{server.url}/t.zarr"), tmp_path / "cache"
+        one = _prepare(tmp_path / "a", access, "terraclimate", cache=cache)
+        whole = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+        damaged = sorted(cache.glob(pattern))
+        assert damaged
+        for path in damaged:
+            data = path.read_bytes()
+            middle = len(data) // 2
+            new = {"emptied": b"", "flipped": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
+                   "cut": data[:-7], "other": b"{}"}[harm]  # fmt: skip
+            with path.open("r+b") as file:  # in place, as a disk does it: links show it, too
+                file.truncate()
+                file.write(new)
+                file.truncate(len(new))
+        for folder in ("b", "a"):
+            again = _prepare(tmp_path / folder, access, "terraclimate", cache=cache)
+            assert (again.digest, again.notes, again.record) == (one.digest, one.notes, one.record)
+            assert {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} == whole
+
+
 def test_years_that_are_lacking_are_looked_for_again(tmp_path: Path) -> None:
     """What a source lacked may come later: then the metadata are read again, but no chunk."""
     store = maps.terraclimate()
@@ -292,8 +318,10 @@ def test_words_stay_words_and_paths_become_absolute(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "worldcover").mkdir()
     values = {"region": "1,2,3,4", "strata": "land_cover", "catalog": "cmr", "weather": "terraclimate"}
-    found = absolute_sources({**values, "land_cover": "worldcover"})
-    assert not {"catalog", "land_cover", "weather"} & set(found)
+    found = absolute_sources({**values, "land_cover": " WorldCover ", "catalog": "CMR"})
+    assert (found["catalog"], found["land_cover"], found["weather"]) == ("cmr", "worldcover", "terraclimate")
+    address = (tmp_path / "a b.json").as_uri()
+    assert absolute_sources({**values, "catalog": address})["catalog"] == str(tmp_path / "a b.json")
     assert absolute_sources({**values, "land_cover": "./worldcover"})["land_cover"] == str(tmp_path / "worldcover")
 
 
@@ -323,6 +351,9 @@ def test_inputs_of_a_real_region_need_one_line() -> None:
         ({"weather": "*.nc"}, ("/*.nc does not exist",)),
         ({"land_cover": "*.nc"}, ("/*.nc does not exist",)),
         ({"land_cover": ""}, ("--land-cover '' does not exist",)),
+        ({"catalog": " "}, ("--catalog is empty", "auto, geoparquet")),
+        ({"weather": "http://[x/t.nc"}, ("is no address",)),
+        ({"land_cover": "http://host:99999/m.tif"}, ("is no address",)),
     ],
 )
 def test_a_source_that_cannot_be_is_refused_before_any_request(

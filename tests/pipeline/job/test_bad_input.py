@@ -35,6 +35,8 @@ from .test_job import dataset_bytes
         (("--years", "2015"), 3, "2022"),
         (("--years", "2023-2021"), 2, "2023-2021"),
         (("--catalog", "absent.json"), 2, "absent.json"),
+        (("--catalog", "http://[x/items.json"), 2, "is no address: its host or port cannot be"),
+        (("--catalog", " "), 2, "--catalog is empty"),
         (("--land-cover", "absent.tif"), 2, "absent.tif"),
         (("--weather", "absent.nc"), 2, "absent.nc"),
         (("--land-cover", "worldcovr", "--catalog", "absent.json"), 2, "did you mean --land-cover worldcover?"),
@@ -61,6 +63,20 @@ def test_a_request_that_cannot_be_met_says_why(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("geofm-sample: ")
     assert fragment in last
+
+
+def test_an_item_with_an_address_that_cannot_be_names_its_granule(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run stops, since the catalogue is wrong and not the file; no traceback."""
+    text = archive.items.read_text().replace('"./HLS', f'"{archive.root}/HLS')
+    first = text[text.index(f'"{archive.root}/HLS') :].partition('"')[2].partition('"')[0]
+    items = tmp_path / "items.json"
+    items.write_text(text.replace(first.rpartition("/")[0], "http://[zz"))
+    assert run(job_words(archive, tmp_path / "out", "--catalog", str(items))) == 4
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "HLS." in last
+    assert "the address is malformed" in last
 
 
 def test_another_plan_in_the_folder_is_refused(

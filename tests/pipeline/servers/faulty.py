@@ -93,6 +93,16 @@ def spoilt(fault: str, request: Request, whole: Reply) -> Reply:
         case ["other-range"]:
             other = {**good.headers, "Content-Range": f"bytes 0-{len(good.body) - 1}/{len(whole.body)}"}
             return Reply(status=206, body=whole.body[: len(good.body)], headers=other)
+        case ["gzip"]:
+            return replace(good, headers={**good.headers, "Content-Encoding": "gzip"})
+        case ["xml-page"]:
+            return Reply(body=b"\xef\xbb\xbf<?xml version='1.0'?><html>Login</html>")
+        case ["comment-page"]:
+            return Reply(body=b"\n  <!-- gateway --><html>Login</html>", headers={"Content-Type": "TEXT/HTML"})
+        case ["no-http"]:
+            return replace(good, raw=b"SSH-2.0-OpenSSH_9.2\r\n")
+        case ["endless"]:  # as HTTP/1.0 did: the end of the connection is the end of the body
+            return replace(good, raw=b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + whole.body)
         case ["multipart"]:  # one range in the form that is meant for several
             head = f"--x\r\nContent-Range: {good.headers.get('Content-Range', '')}\r\n\r\n".encode()
             kind = {"Content-Type": "multipart/byteranges; boundary=x"}

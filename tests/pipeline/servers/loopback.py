@@ -58,6 +58,8 @@ class Reply:
     """Answer nothing and reset the connection."""
     bytes_per_s: float | None = None
     """Throttle of this reply, else that of the server."""
+    raw: bytes = b""
+    """Send just these bytes, whatever protocol they are of, and close the connection."""
 
 
 App = Callable[[Request], Reply]
@@ -197,6 +199,10 @@ class _Connection(asyncio.Protocol):
             raw = self.transport.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
+            return
+        if reply.raw:
+            self.transport.write(reply.raw)
+            self.transport.close()
             return
         headers = {"Content-Length": str(len(reply.body)), "Content-Type": "application/octet-stream", **reply.headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
