@@ -30,9 +30,9 @@ class Batch:
     stratum: Tensor
     """int32 [b]."""
     sample: Tensor
-    """int64 [b], number of the sample among the loader's members; with `epoch` the key of its random numbers."""
+    """int64 [b], on the CPU: number among the loader's members; with `epoch` the key of what is random."""
     epoch: Tensor
-    """int64 [b]."""
+    """int64 [b], on the CPU."""
     rule: PixelRule
     """Which pixels may be used."""
 
@@ -47,5 +47,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same samples on another device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return Batch(**moved, rule=self.rule)
+        moved = {name: getattr(self, name).to(device) for name in _PIXELS}
+        return Batch(**moved, sample=self.sample, epoch=self.epoch, rule=self.rule)
+
+
+_PIXELS = ("image", "fmask", "date", "lon", "lat", "stratum")
+"""What is on the device."""

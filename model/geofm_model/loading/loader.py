@@ -175,8 +175,8 @@ class Loader:
             image=image,
             fmask=fmask,
             **columns,
-            sample=torch.from_numpy(part.ids).to(self.device),
-            epoch=torch.from_numpy(part.epochs).to(self.device),
+            sample=torch.from_numpy(part.ids),
+            epoch=torch.from_numpy(part.epochs),
             rule=self.members.stores[0].rule,
         )
 
