@@ -21,7 +21,6 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "pipeline")]
 
 import google_crc32c  # noqa: E402
 import numpy as np  # noqa: E402
-import torch  # noqa: E402
 from loader_memory import Peak, tree_cpu  # noqa: E402
 from numcodecs import blosc  # type: ignore[attr-defined]  # noqa: E402
 
@@ -73,7 +72,7 @@ def loader(place: str, samples: int, *, borrow: bool, count: Callable[[], int] =
         stream = iter(Loader(place, batch_size=BATCH, epochs=1 + PASSES, borrow=borrow, seed=1))
         for _ in range(read // BATCH):
             batch = next(stream)
-            checksum += int(batch.image.sum(dtype=torch.int64)) + int(batch.fmask.sum(dtype=torch.int64))
+            checksum += sum(int(part.numpy().sum(dtype=np.int64)) for part in (batch.image, batch.fmask))
         del batch
         asked, begun, cpu = count(), time.perf_counter(), tree_cpu()
         seen = sum(len(batch) for batch in stream)

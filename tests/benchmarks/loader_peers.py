@@ -169,7 +169,7 @@ def main() -> None:
     with Peak() as peak:
         batches = batches_of(name, folder, samples)
         for image, fmask in map(pixels, batches):
-            checksum += int(image.sum(dtype=torch.int64)) + int(fmask.sum(dtype=torch.int64))
+            checksum += sum(int(part.numpy().sum(dtype=np.int64)) for part in (image, fmask))
         begun, cpu, seen = time.perf_counter(), tree_cpu(), 0
         for _ in range(PASSES):
             seen += sum(len(pixels(batch)[0]) for batch in batches)
