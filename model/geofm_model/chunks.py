@@ -6,6 +6,7 @@ shard and sample. Reading and decoding run without the GIL.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import google_crc32c
@@ -42,21 +43,16 @@ class Chunks:
     shards: NDArray[np.uint64]
     """[S, 3] bytes, CRC-32C and samples of each shard."""
 
-    def length(self, index: int) -> int:
-        """Stored bytes of a sample."""
-        length = int(self.index[index, 1])
-        return 0 if length == NO_CHUNK else length
-
     def file(self, shard: int) -> str:
         """Name of a shard."""
         return chunk_name(self.name, shard, len(self.sample) + 1)
 
-    def load(self, index: int, out: NDArray[np.generic], scratch: Bytes) -> int:
-        """Decode a sample into `out`, contiguous, of this array's shape and type; bytes that were read.
+    def load(self, index: int, out: NDArray[np.generic], scratch: Callable[[int], Bytes]) -> None:
+        """Decode a sample into `out`, contiguous, of this array's shape and type.
 
         Parameters
         ----------
-        scratch : at least `length` bytes, this thread's own
+        scratch : gives so many bytes of this thread's own memory
 
         Raises
         ------
@@ -66,9 +62,8 @@ class Chunks:
         offset, length = self.index[index].tolist()
         if offset == NO_CHUNK:
             out.fill(self.fill)
-            return 0
-        data = scratch[:length]
-        self._read(index, offset, data)
+            return
+        data = self._read(index, offset, length, scratch)
         # The residue says that the bytes fit the checksum at their end, the manifest that it is this sample's.
         written = int.from_bytes(data[-_TAIL:], "little") == self.crcs[index]
         if length < _HEADER + _TAIL or not written or google_crc32c.value(data) != _RESIDUE or not self._fits(data):
@@ -76,7 +71,6 @@ class Chunks:
                 f"sample {index} of shard {self._shard(index)} is corrupt: its CRC-32C does not match; {REMEDY}"
             )
         blosc.decompress(data[:-_TAIL], out)
-        return int(length)
 
     def check_sizes(self) -> None:
         """Raise StoreError for a shard that is missing, short or long, where sizes can be had."""
@@ -90,15 +84,16 @@ class Chunks:
                     f"{REMEDY}"
                 )
 
-    def _read(self, index: int, offset: int, data: Bytes) -> None:
+    def _read(self, index: int, offset: int, length: int, scratch: Callable[[int], Bytes]) -> Bytes:
         try:
-            got = self.files.fill(self.file(index // self.shard_size), offset, data)
+            data = self.files.part(self.file(index // self.shard_size), offset, length, scratch)
         except FileNotFoundError:
             wrong = "is missing"
         else:
-            wrong = "" if got == data.size else "ends early"
-        if wrong:
-            raise StoreError(f"sample {index} cannot be read: shard {self._shard(index)} {wrong}; {REMEDY}")
+            wrong = "" if data.size == length else "ends early"
+            if not wrong:
+                return data
+        raise StoreError(f"sample {index} cannot be read: shard {self._shard(index)} {wrong}; {REMEDY}")
 
     def _shard(self, index: int) -> str:
         return f"{self.files.where}/{self.file(index // self.shard_size)}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -41,8 +42,11 @@ class Files(Protocol):
         """Bytes of a file, 0 where there is none, None where asking costs too much."""
         ...
 
-    def fill(self, name: str, offset: int, out: Bytes) -> int:
-        """Read from `offset` until `out` is full or the file ends; bytes read, FileNotFoundError without a file."""
+    def part(self, name: str, offset: int, length: int, scratch: Callable[[int], Bytes]) -> Bytes:
+        """`length` bytes from `offset`, fewer at the end of the file; FileNotFoundError where there is no file.
+
+        `scratch(n)` gives n bytes of the calling thread's own memory, for those who need memory to read into.
+        """
         ...
 
 
@@ -70,14 +74,14 @@ class LocalFiles:
         except FileNotFoundError:
             return 0
 
-    def fill(self, name: str, offset: int, out: Bytes) -> int:
+    def part(self, name: str, offset: int, length: int, scratch: Callable[[int], Bytes]) -> Bytes:
         """See :class:`Files`."""
         descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            done = 0
-            while done < out.size and (got := os.preadv(descriptor, [out[done:].data], offset + done)):
+            out, done = scratch(length), 0
+            while done < length and (got := os.preadv(descriptor, [out[done:].data], offset + done)):
                 done += got
-            return done
+            return out[:done]
         finally:
             os.close(descriptor)
 
@@ -89,7 +93,7 @@ class ObjectFiles:
     again itself, ten times within three minutes.
     """
 
-    at_once = 48
+    at_once = 32
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
@@ -108,13 +112,11 @@ class ObjectFiles:
     def size(self, name: str) -> None:
         """See :class:`Files`: a HEAD for each shard of a large store would take longer than its first batches."""
 
-    def fill(self, name: str, offset: int, out: Bytes) -> int:
-        """See :class:`Files`."""
+    def part(self, name: str, offset: int, length: int, scratch: Callable[[int], Bytes]) -> Bytes:
+        """See :class:`Files`; in the memory that the answer came in."""
         with self._errors(name):
-            body = self._store().get_range(name, start=offset, length=out.size)
-        data = np.frombuffer(memoryview(body), dtype=np.uint8)
-        out[: data.size] = data
-        return int(data.size)
+            body = self._store().get_range(name, start=offset, length=length)
+        return np.frombuffer(memoryview(body), dtype=np.uint8)
 
     def _store(self) -> ObjectStore:
         """That of this process: its threads do not survive a fork."""
@@ -142,6 +144,45 @@ class ObjectFiles:
 
     def __reduce__(self) -> tuple[object, ...]:
         return ObjectFiles, (self.address,)
+
+
+class KeptFiles:
+    """Whole files of another place, read when first asked for and kept; implements Files.
+
+    For small files with many parts: the masks of a shard are a hundredth of its pixels, and one request instead of 64.
+    """
+
+    def __init__(self, files: Files) -> None:
+        self._files, self._guard = files, threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._kept: dict[str, Bytes] = {}
+
+    @property
+    def where(self) -> str:
+        """See :class:`Files`."""
+        return self._files.where
+
+    @property
+    def at_once(self) -> int:
+        """See :class:`Files`."""
+        return self._files.at_once
+
+    def read(self, name: str) -> bytes:
+        """See :class:`Files`."""
+        return self._files.read(name)
+
+    def size(self, name: str) -> int | None:
+        """See :class:`Files`."""
+        return self._files.size(name)
+
+    def part(self, name: str, offset: int, length: int, scratch: Callable[[int], Bytes]) -> Bytes:
+        """See :class:`Files`."""
+        with self._guard:
+            lock = self._locks.setdefault(name, threading.Lock())
+        with lock:
+            if name not in self._kept:
+                self._kept[name] = np.frombuffer(self._files.read(name), dtype=np.uint8)
+        return self._kept[name][offset : offset + length]
 
 
 def files_at(place: str | Path) -> Files:

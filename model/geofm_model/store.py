@@ -19,9 +19,13 @@ from zarr.storage import MemoryStore
 
 from geofm_model.chunks import Chunks
 from geofm_model.errors import StoreError, TombstoneError
-from geofm_model.files import Files, files_at
+from geofm_model.files import Files, KeptFiles, files_at
 from geofm_model.format import Header, array_rules, check_array, read_documents, read_header
 from geofm_model.sample import BandStatistics, PixelRule, Sample
+
+KEPT_BYTES = 1 << 30
+"""Masks of a store behind an address that are kept, compressed, instead of being asked for one by one: those of about
+250,000 samples."""
 
 
 class Store:
@@ -123,23 +127,25 @@ class Store:
 
     def _chunks(self, name: str) -> Chunks:
         rule = array_rules(self.header)[name]
+        shards = self._arrays[f"manifest/{name}_shards"].astype(np.uint64)
+        small = name == "fmask" and self.files.at_once > 0 and int(shards[:, 0].sum()) <= KEPT_BYTES
         return Chunks(
             name=name,
-            files=self.files,
+            files=KeptFiles(self.files) if small else self.files,
             dtype=np.dtype(rule.dtype).newbyteorder("<"),
             sample=rule.shape[1:],
             fill=self.rule.fill if name == "image" else self.rule.fmask_fill,
             shard_size=self.header.shard_size,
             index=self._arrays[f"manifest/{name}_index"].astype(np.uint64),
             crcs=self._arrays[f"manifest/{name}_crc32c"].astype(np.uint32),
-            shards=self._arrays[f"manifest/{name}_shards"].astype(np.uint64),
+            shards=shards,
         )
 
 
 def _loaded(chunks: Chunks, index: int) -> NDArray[np.generic]:
     """One sample of one array in fresh memory."""
     out = np.empty(chunks.sample, dtype=chunks.dtype)
-    chunks.load(index, out, np.empty(chunks.length(index), dtype=np.uint8))
+    chunks.load(index, out, lambda length: np.empty(length, dtype=np.uint8))
     return out
 
 

@@ -338,13 +338,18 @@ def served(dataset: Path) -> Iterator[Loopback]:
 
 
 def test_over_a_network_the_same_batches_by_one_request_each(dataset: Path, served: Loopback, no_proxy: None) -> None:
-    """Samples of a store behind an address are those of the folder; image and mask cost a request each."""
+    """Samples of a store behind an address are those of the folder; an image costs a request, the masks of a shard one
+    for all."""
     local, remote = (Loader(place, batch_size=6, epochs=1, seed=1) for place in (dataset, served.url))
     opened = len(served.log)
     for one, other in zip(local, remote, strict=True):
         assert torch.equal(one.image, other.image)
         assert torch.equal(one.fmask, other.fmask)
-    assert len(served.log) - opened == 2 * len(local.members)
+    asked = [request.path for request in served.log[opened:]]
+    shards = {(int(store), int(row) // 4) for store, row in zip(local.members.store, local.members.row, strict=True)}
+    assert sum("/image/" in path for path in asked) == len(local.members)
+    assert sum("/fmask/" in path for path in asked) == len(shards)
+    assert len(asked) == len(local.members) + len(shards)
 
 
 def test_a_network_that_fails_is_an_error_without_secrets(

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from geofm_model.errors import StoreError
+from geofm_model.files import Bytes
 from geofm_model.loading.batch import Batch
 from geofm_model.loading.members import Members, Split, Weighting, gather
 from geofm_model.loading.order import Ids, Stream
@@ -166,7 +167,7 @@ class Loader:
         store = self.members.stores[self.members.store[sample]]
         index = int(self.members.row[sample])
         for chunks, out in ((store.image, slab.image[row]), (store.fmask, slab.fmask[row])):
-            chunks.load(index, out, _scratch(chunks.length(index)))
+            chunks.load(index, out, _scratch)
 
     def batch(self, image: torch.Tensor, fmask: torch.Tensor, part: Part) -> Batch:
         """Pixels that are on the device, with what belongs to them."""
@@ -248,9 +249,9 @@ def _check(batch_size: int, rank: int, world_size: int, epochs: int | None, thre
 _here = threading.local()
 
 
-def _scratch(size: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    """This thread's own memory of at least `size` bytes, used again and again."""
-    found: np.ndarray[tuple[int], np.dtype[np.uint8]] | None = getattr(_here, "scratch", None)
+def _scratch(size: int) -> Bytes:
+    """This thread's own memory of `size` bytes, used again and again."""
+    found: Bytes | None = getattr(_here, "scratch", None)
     if found is None or found.size < size:
         found = _here.scratch = np.empty(size + size // 4, dtype=np.uint8)
-    return found
+    return found[:size]
