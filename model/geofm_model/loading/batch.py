@@ -41,9 +41,13 @@ class Batch:
 
     def valid(self, rule: PixelRule | None = None) -> Tensor:
         """True where a pixel may be used, bool [b, t, h, w], by the stores' rule or another one."""
+        return self.rule_on(self.image, self.fmask, rule)
+
+    def rule_on(self, image: Tensor, fmask: Tensor, rule: PixelRule | None = None) -> Tensor:
+        """As :meth:`valid`, of views of the pixels: int16 [b, t, c, h, w] and uint8 [b, t, h, w]."""
         rule = rule or self.rule
-        complete = (self.image != rule.fill).all(dim=2)
-        return complete & (self.fmask != rule.fmask_fill) & ((self.fmask & rule.byte) == 0)
+        complete = (image != rule.fill).all(dim=2)
+        return complete & (fmask != rule.fmask_fill) & ((fmask & rule.byte) == 0)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same samples on another device."""
