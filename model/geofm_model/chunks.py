@@ -89,6 +89,8 @@ class Chunks:
             data = self.files.part(self.file(index // self.shard_size), offset, length, scratch)
         except FileNotFoundError:
             wrong = "is missing"
+        except OSError as error:
+            wrong = f"gives an error ({error.strerror or error})"
         else:
             wrong = "" if data.size == length else "ends early"
             if not wrong:

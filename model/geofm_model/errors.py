@@ -9,3 +9,7 @@ class StoreError(ValueError):
 
 class TombstoneError(StoreError):
     """A sample whose pixels could never be read from the archive; `Store.readable` leaves these out."""
+
+
+class ForbiddenError(StoreError):
+    """An object store or web server refuses to show something; some do so where there is nothing."""

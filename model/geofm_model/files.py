@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +14,13 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from geofm_model.errors import StoreError
+from geofm_model.errors import ForbiddenError, StoreError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 Bytes = NDArray[np.uint8]
+_USER = re.compile(r"//[^/@\s]*@")
 
 
 class Files(Protocol):
@@ -101,8 +103,8 @@ class ObjectFiles:
 
     @property
     def where(self) -> str:
-        """The address without a query, which may hold a secret."""
-        return self.address.partition("?")[0]
+        """The address without user, password and query, which may be secret."""
+        return _USER.sub("//", self.address.partition("?")[0])
 
     def read(self, name: str) -> bytes:
         """See :class:`Files`."""
@@ -129,15 +131,16 @@ class ObjectFiles:
 
     @contextmanager
     def _errors(self, name: str) -> Iterator[None]:
-        from obstore.exceptions import BaseError
+        from obstore.exceptions import BaseError, PermissionDeniedError
 
         try:
             yield
         except FileNotFoundError:
             raise
-        except BaseError as error:
-            cause = " ".join(str(error).split()).partition("?")[0][:300]
-            raise StoreError(
+        except (BaseError, ValueError) as error:  # the latter of an address that cannot be
+            cause = _USER.sub("//", " ".join(str(error).split()).partition("?")[0])[:300]
+            kind = ForbiddenError if isinstance(error, PermissionDeniedError) else StoreError
+            raise kind(
                 f"{self.where}/{name} cannot be read ({type(error).__name__}: {cause}); check address, network and "
                 "credentials, then start again: a run continues where it was"
             ) from None
@@ -153,7 +156,7 @@ class KeptFiles:
     """
 
     def __init__(self, files: Files) -> None:
-        self._files, self._guard = files, threading.Lock()
+        self._files, self._guard, self._process = files, threading.Lock(), os.getpid()
         self._locks: dict[str, threading.Lock] = {}
         self._kept: dict[str, Bytes] = {}
 
@@ -177,12 +180,27 @@ class KeptFiles:
 
     def part(self, name: str, offset: int, length: int, scratch: Callable[[int], Bytes]) -> Bytes:
         """See :class:`Files`."""
+        if self._process != os.getpid():  # a fork may have copied locks that somebody held
+            self._guard, self._locks, self._process = threading.Lock(), {}, os.getpid()
         with self._guard:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
             if name not in self._kept:
                 self._kept[name] = np.frombuffer(self._files.read(name), dtype=np.uint8)
         return self._kept[name][offset : offset + length]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return KeptFiles, (self._files,)
+
+
+def below(place: str | Path, name: str) -> str:
+    """Path or address of something in a folder; the query of an address stays.
+
+    >>> below("https://host/out?sig=x", "store.zarr")
+    'https://host/out/store.zarr?sig=x'
+    """
+    path, question, query = str(place).partition("?") if "://" in str(place) else (str(place), "", "")
+    return f"{path.rstrip('/')}/{name}{question}{query}"
 
 
 def files_at(place: str | Path) -> Files:

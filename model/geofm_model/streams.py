@@ -56,7 +56,7 @@ def mixed(values: Words) -> Words:
 
 
 def _key(seed: int, purpose: str) -> np.uint64:
-    key = np.array([seed & (2**64 - 1)], dtype=np.uint64)
+    key = np.array([int(seed) & (2**64 - 1)], dtype=np.uint64)
     for byte in purpose.encode():
         key = mixed(key ^ np.uint64(byte))
     return np.uint64(mixed(key)[0])

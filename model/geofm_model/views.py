@@ -48,7 +48,7 @@ def plan_views(
     size: int,
     dates: int | None = None,
     flip: Flip = "columns",
-    repeat: int = 0,
+    repeat: int | Tensor = 0,
 ) -> Views:
     """Random views of the samples of a batch.
 
@@ -59,13 +59,13 @@ def plan_views(
     size : edge of the view, at most h and w; every position is equally likely
     dates : how many dates stay, every choice equally likely; None keeps all
     flip : `columns` mirrors half of the views west to east, `both` half of them north to south, too
-    repeat : number of the view, where a sample is looked at more than once
+    repeat : number of the view, where a sample is looked at more than once; one for all, or int64 [b]
 
     Example: samples of 4 dates and 256 × 256 px, size 224, dates 3 give views of 3 dates from row and column 0 to 32.
     """
     total, height, width = shape
     _check(total, height, width, size, dates)
-    keys = (np.asarray(epoch), np.asarray(sample), repeat)
+    keys = (np.asarray(epoch), np.asarray(sample), np.broadcast_to(np.asarray(repeat), sample.shape))
     rooms = (height - size + 1, width - size + 1)
     row, col = (
         np.floor(uniform(seed, f"crop {axis}", *keys) * room).astype(np.int64)
@@ -74,7 +74,7 @@ def plan_views(
     flips = np.stack([uniform(seed, f"flip {axis}", *keys) < 0.5 for axis in ("rows", "columns")], axis=1)
     allowed = np.array([flip == "both", flip != "none"])
     # The k dates with the smallest numbers of their own are a choice without favourites.
-    each = uniform(seed, "dates", keys[0][:, None], keys[1][:, None], repeat, np.arange(total))
+    each = uniform(seed, "dates", *(key[:, None] for key in keys), np.arange(total))
     chosen = np.sort(np.argsort(each, axis=1)[:, : total if dates is None else dates], axis=1)
     return Views(size=size, row=row, col=col, dates=chosen, flips=flips & allowed)
 

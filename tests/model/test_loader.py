@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+import pickle
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from servers.loopback import Loopback, serving
+from servers.loopback import Loopback, Reply, Request, serving
 from servers.maps import folder_app
 
 from geofm_model import Store, StoreError
 from geofm_model.loading import Batch, Loader
+from geofm_model.loading.placing import Owned
 
 from .conftest import BURIED, MakeStore
 
@@ -89,6 +91,15 @@ def test_ranks_share_one_stream(store: Path, world: int) -> None:
         assert torch.equal(torch.cat([part.image for part in parts]), whole.image)
 
 
+def test_the_last_batch_may_have_nothing_for_a_rank(store: Path) -> None:
+    """A finite pass on more ranks than samples are left: together they hold everything once, and none waits."""
+    whole = len(Loader(store, batch_size=8).members)
+    ranks = [list(Loader(store, batch_size=8, epochs=1, rank=rank, world_size=8)) for rank in range(8)]
+    assert {len(batches) for batches in ranks} == {-(-whole // 8)}
+    assert 0 in [len(batches[-1]) for batches in ranks]
+    assert sorted(keys([batch for batches in ranks for batch in batches])) == [(0, i) for i in range(whole)]
+
+
 @pytest.mark.parametrize("after", [0, 1, 4, 9])
 def test_resume_is_exact(store: Path, after: int) -> None:
     """A state taken anywhere, through JSON, goes on with the very next batch: other threads, prefetch and ranks."""
@@ -114,12 +125,17 @@ def test_reading_ahead_is_not_consumed(store: Path) -> None:
     assert loader.state_dict()["consumed"] == 3
 
 
-@pytest.mark.parametrize("change", ["seed", "batch_size", "digest", "split"])
+@pytest.mark.parametrize("change", ["seed", "batch_size", "digest", "split", "shuffle"])
 def test_a_state_of_another_stream_is_refused(store: Path, make_store: MakeStore, change: str) -> None:
     """Another seed, batch size, split or dataset would go on with other samples."""
     state = Loader(store, batch_size=4).state_dict()
     place = make_store(seed=9) if change == "digest" else store
-    options = {"seed": {"seed": 5}, "batch_size": {"batch_size": 2}, "split": {"split": "heldout"}}.get(change, {})
+    options = {
+        "seed": {"seed": 5},
+        "batch_size": {"batch_size": 2},
+        "split": {"split": "heldout"},
+        "shuffle": {"shuffle": False},
+    }.get(change, {})
     other = Loader(place, **{"batch_size": 4, **options})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="it is another stream"):
         other.load_state_dict(state)
@@ -151,7 +167,7 @@ def test_memory_is_used_again(store: Path) -> None:
             del batch
         return len(seen)
 
-    assert places(keep=False) <= 4
+    assert places(keep=False) <= 6
     assert places(keep=True) == 30
 
 
@@ -185,6 +201,54 @@ def test_damage_is_an_error_and_stays_one(store: Path, tmp_path: Path, harm: str
         with pytest.raises(StoreError, match=r"sample \d+"):
             next(batches)
     assert loader.state_dict()["consumed"] == 2 * hit
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_any_error_is_raised_and_stays(store: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """Of the disk, of the order, for lack of memory: never an end that looks like the end of the data, never a hang."""
+    loader = Loader(store, batch_size=2, epochs=1, threads=threads)
+    for target, name, error in (
+        (loader, "fill", OSError(5, "Input/output error")),
+        (loader, "ids", KeyError("order")),
+        (Owned, "slab", MemoryError("no pages")),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, _raising(error))
+            batches = iter(loader)
+            for _ in range(2):
+                with pytest.raises(type(error)):
+                    next(batches)
+    assert len(keys(list(loader))) == len(loader.members)
+
+
+def _raising(error: Exception) -> Callable[..., object]:
+    def fail(*words: object, **named: object) -> object:
+        raise error
+
+    return fail
+
+
+def test_an_error_of_the_disk_names_the_shard(store: Path, tmp_path: Path) -> None:
+    """A shard that is a folder stands for whatever a disk may answer."""
+    copy = Path(shutil.copytree(store, tmp_path / "store.zarr"))
+    loader = Loader(copy, batch_size=2)
+    for shard in (copy / "image").glob("c.*"):
+        shard.unlink()
+        shard.mkdir()
+    with pytest.raises(StoreError, match=r"image/c\.\d.* gives an error \(Is a directory\)"):
+        next(iter(loader))
+
+
+def test_repeats_in_a_weighted_epoch_look_elsewhere(dataset: Path) -> None:
+    """The second turn of a sample has another number, by which its views differ."""
+    loader = Loader(dataset, batch_size=8, weighting="design", epochs=1)
+    seen = [
+        triple
+        for batch in loader
+        for triple in zip(batch.sample.tolist(), batch.epoch.tolist(), batch.turn.tolist(), strict=True)
+    ]
+    assert len(set(seen)) == len(seen) == len(loader.members)
+    assert max(turn for _, _, turn in seen) >= 1
 
 
 def test_threads_end_with_their_iterator(store: Path) -> None:
@@ -350,6 +414,30 @@ def test_over_a_network_the_same_batches_by_one_request_each(dataset: Path, serv
     assert sum("/image/" in path for path in asked) == len(local.members)
     assert sum("/fmask/" in path for path in asked) == len(shards)
     assert len(asked) == len(local.members) + len(shards)
+
+
+def test_a_query_goes_to_every_file_and_into_no_message(dataset: Path, no_proxy: None) -> None:
+    """A signed address of a dataset reads all its waves; what fails is named without the signature or a password."""
+    files = folder_app(dataset)
+
+    def app(request: Request) -> Reply:
+        return files(request) if request.query.get("sig") == "secret" else Reply(status=403)
+
+    with serving(app) as server:
+        loader = Loader(f"{server.url}?sig=secret", batch_size=4, epochs=1)
+        assert len(keys(list(loader))) == len(loader.members)
+        assert set(loader.members.store.tolist()) == {0, 1}
+        host = server.url.removeprefix("http://")
+        with pytest.raises(StoreError) as caught:
+            Loader(f"http://user:password@{host}?sig=other-secret", batch_size=4)
+    assert host in str(caught.value)
+    assert not any(word in str(caught.value) for word in ("secret", "password", "user:"))
+
+
+def test_a_remote_store_travels(served: Loopback, no_proxy: None) -> None:
+    """To a spawned process: by pickle, and reads there."""
+    store = pickle.loads(pickle.dumps(Store.open(f"{served.url}/store.zarr")))
+    assert store.sample(int(store.readable[0])).image.any()
 
 
 def test_a_network_that_fails_is_an_error_without_secrets(

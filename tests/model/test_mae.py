@@ -77,6 +77,22 @@ def test_forward_loss_and_gradients_are_those_of_the_definition(metadata: bool) 
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
+def test_positions_keep_their_precision_under_autocast() -> None:
+    """bfloat16 would make far tokens look alike: what is added is of the weights' type in both halves."""
+    model = small()
+    vectors = torch.randn(2, 60, model.encoder.config.patching.numbers)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(vectors, GRID, shuffled(2, 15)[1])
+    for half in (model.encoder, model.decoder):
+        assert {table.dtype for table in half.positions._known.values()} == {torch.float32}
+
+
+def test_dates_are_embedded_token_by_token() -> None:
+    """A patch of two dates has no date of its own."""
+    with pytest.raises(ValueError, match="patches must have 1 date, got 2"):
+        EncoderConfig(width=48, depth=1, heads=3, patching=Patching(dates=2), metadata=True)
+
+
 def test_withheld_metadata_change_nothing() -> None:
     """A sample whose date and place are withheld is as in a model that never had them."""
     model = small(metadata=True)

@@ -86,6 +86,16 @@ def test_what_is_not_valid_is_zero_and_counts_nothing(store: Path) -> None:
     )
 
 
+def test_a_second_turn_is_looked_at_anew(store: Path) -> None:
+    """Crop, flip and mask of a sample's second occurrence in an epoch are its own, and those of its first stay."""
+    batch = next(iter(loader(store)))
+    again = Batch(**{**vars(batch), "turn": batch.turn + 1})
+    one, other = prepared(batch), prepared(again)
+    assert not torch.equal(one.plan.seen, other.plan.seen)
+    assert not torch.equal(one.vectors, other.vectors)
+    assert torch.equal(prepared(again, train=False).plan.seen, prepared(batch, train=False).plan.seen)
+
+
 def test_metadata_are_withheld_from_a_tenth(store: Path) -> None:
     """Of 600 preparations 60 ± 4 standard deviations; none in evaluation."""
     batch = next(iter(loader(store)))
@@ -159,6 +169,7 @@ def test_schedules_rise_and_fall(steps: int, warmup: int, cooldown: float, shape
     assert (np.diff(factors[warmup:]) <= 1e-12).all()
     assert ((factors > 0) & (factors <= 1)).all()
     assert schedule.factor(steps) == pytest.approx(1.0 if shape == "constant" and not round(steps * cooldown) else 0.1)
+    assert schedule.factor(2 * steps) == schedule.factor(steps)
     with pytest.raises(ValueError, match="a schedule needs"):
         Schedule(steps=steps, warmup=steps)
 

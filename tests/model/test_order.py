@@ -68,6 +68,16 @@ def test_equal_weights_are_no_weights() -> None:
     """Each once, in the very same order."""
     plain, equal = Stream(50, seed=4), Stream(50, seed=4, weights=np.full(50, 0.3))
     assert np.array_equal(plain.epoch(2), equal.epoch(2))
+    assert not plain.epoch(2)[1].any()
+
+
+def test_turns_count_how_often_a_sample_came_before() -> None:
+    """In a weighted epoch every occurrence of a sample has a number of its own, from 0."""
+    ids, turns = Stream(40, seed=4, weights=np.array([8.0, 4.0] + [1.0] * 38)).epoch(0)
+    for sample in range(40):
+        mine = np.sort(turns[ids == sample])
+        assert np.array_equal(mine, np.arange(mine.size))
+    assert turns.max() >= 5
 
 
 @given(position=st.integers(0, 200), count=st.integers(0, 90))
@@ -75,7 +85,8 @@ def test_the_stream_has_no_seams(position: int, count: int) -> None:
     """Any stretch of the stream is that stretch of the epochs laid end to end."""
     stream = Stream(17, seed=5)
     whole = np.concatenate([permutation(17, seed=5, epoch=epoch) for epoch in range(20)])
-    ids, epochs = stream.take(position, count)
+    ids, epochs, turns = stream.take(position, count)
+    assert not turns.any()
     assert np.array_equal(ids, whole[position : position + count])
     assert np.array_equal(epochs, np.arange(position, position + count) // 17)
 

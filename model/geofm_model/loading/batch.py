@@ -33,6 +33,8 @@ class Batch:
     """int64 [b], on the CPU: number among the loader's members; with `epoch` the key of what is random."""
     epoch: Tensor
     """int64 [b], on the CPU."""
+    turn: Tensor
+    """int64 [b], on the CPU: how often the sample came before in its epoch, above 0 in weighted epochs only."""
     rule: PixelRule
     """Which pixels may be used."""
 
@@ -52,7 +54,7 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same samples on another device."""
         moved = {name: getattr(self, name).to(device) for name in _PIXELS}
-        return Batch(**moved, sample=self.sample, epoch=self.epoch, rule=self.rule)
+        return Batch(**moved, sample=self.sample, epoch=self.epoch, turn=self.turn, rule=self.rule)
 
 
 _PIXELS = ("image", "fmask", "date", "lon", "lat", "stratum")

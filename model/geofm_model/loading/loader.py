@@ -21,7 +21,6 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from geofm_model.errors import StoreError
 from geofm_model.files import Bytes
 from geofm_model.loading.batch import Batch
 from geofm_model.loading.members import Members, Split, Weighting, gather
@@ -38,6 +37,7 @@ class LoaderState(TypedDict):
     schema: int
     digest: str
     """Of the members."""
+    shuffle: bool
     seed: int
     consumed: int
     """Samples that all ranks together have been given."""
@@ -117,6 +117,7 @@ class Loader:
         return LoaderState(
             schema=SCHEMA,
             digest=self.members.digest,
+            shuffle=self._shuffle,
             seed=self.seed,
             consumed=self.consumed,
             batch_size=self.batch_size,
@@ -131,7 +132,7 @@ class Loader:
             When the state is of other samples, another seed or batch size, which would make it another stream.
         """
         mine = self.state_dict()
-        for name in ("schema", "digest", "seed", "batch_size"):
+        for name in ("schema", "digest", "shuffle", "seed", "batch_size"):
             if state[name] != mine[name]:
                 raise ValueError(
                     f"the state has {name} {state[name]!r}, this loader has {mine[name]!r}: it is another stream; give "
@@ -139,12 +140,12 @@ class Loader:
                 )
         self.consumed = int(state["consumed"])
 
-    def ids(self, position: int, count: int) -> tuple[Ids, Ids]:
-        """Samples and epochs, [count] each, from a position of the stream on."""
+    def ids(self, position: int, count: int) -> tuple[Ids, Ids, Ids]:
+        """Samples, epochs, and turns within them, [count] each, from a position of the stream on."""
         if self._shuffle:
             return self._stream.take(position, count)
         places = np.arange(position, position + count)
-        return places % len(self.members), places // len(self.members)
+        return places % len(self.members), places // len(self.members), np.zeros_like(places)
 
     def parts(self, position: int) -> Iterator[Part]:
         """What each batch of this rank holds, from a position on."""
@@ -152,9 +153,9 @@ class Loader:
         while end is None or position < end:
             count = self.batch_size if end is None else min(self.batch_size, end - position)
             first, stop = (part * count // self._world for part in (self._rank, self._rank + 1))
-            ids, epochs = self.ids(position + first, stop - first)
+            ids, epochs, turns = self.ids(position + first, stop - first)
             position += count
-            yield Part(ids=ids, epochs=epochs, after=position)
+            yield Part(ids=ids, epochs=epochs, turns=turns, after=position)
 
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of image and fmask in a batch of this rank."""
@@ -178,6 +179,7 @@ class Loader:
             **columns,
             sample=torch.from_numpy(part.ids),
             epoch=torch.from_numpy(part.epochs),
+            turn=torch.from_numpy(part.turns),
             rule=self.members.stores[0].rule,
         )
 
@@ -187,7 +189,7 @@ class _Pass(Iterator[Batch]):
 
     def __init__(self, loader: Loader) -> None:
         self._loader, self._process = loader, os.getpid()
-        self._failed: StoreError | None = None
+        self._failed: Exception | None = None
         self._placing = placing_on(loader.device, borrow=loader.borrow)
         make = partial(self._placing.slab, *loader.shapes())
         self._ring = Ring(make, ahead=loader.prefetch, work=loader.parts(loader.consumed), fill=loader.fill)
@@ -205,15 +207,16 @@ class _Pass(Iterator[Batch]):
             raise StopIteration
         part = slab.part
         image, fmask = self._placing.place(slab, self._ring)
+        batch = self._loader.batch(image, fmask, part)
         self._loader.consumed = part.after
-        return self._loader.batch(image, fmask, part)
+        return batch
 
     def _take(self) -> Slab | None:
         """The next slab; what went wrong once is raised again, since an end would look like the end of the data."""
         try:
             if self._failed is None:
                 return self._ring.take()
-        except StoreError as error:
+        except Exception as error:
             self._failed = error
             self._ring.stop()
         raise self._failed

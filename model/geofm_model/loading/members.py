@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geofm_model.errors import StoreError
-from geofm_model.files import files_at
+from geofm_model.errors import ForbiddenError, StoreError
+from geofm_model.files import below, files_at
 from geofm_model.store import Store
 
 SPLITS = {"train": 0, "heldout": 1, "test": 2}
@@ -34,6 +34,8 @@ class Members:
     """[n] position in `stores`."""
     row: NDArray[np.int64]
     """[n] index in that store."""
+    dataset: tuple[int, ...]
+    """Of each store, the number of its dataset."""
     weights: NDArray[np.float64] | None
     """[n] relative chance to be drawn; None where all are equal."""
     digest: str
@@ -61,7 +63,7 @@ def open_dataset(place: str | Path) -> list[Store]:
         return [Store.open(place)]
     found: list[Store] = []
     while _is_there(place, f"{_store_name(len(found) + 1)}/zarr.json"):
-        found.append(Store.open(f"{str(place).rstrip('/')}/{_store_name(len(found) + 1)}"))
+        found.append(Store.open(below(place, _store_name(len(found) + 1))))
     if not found:
         raise StoreError(
             f"{files.where} holds no store: give a dataset folder of geofm-sample (it has a store.zarr) or a store"
@@ -97,7 +99,9 @@ def gather(
     rows = [np.flatnonzero(store.column("split") == SPLITS[split]) for store in stores]
     counts = [row.size for row in rows]
     if not sum(counts):
-        raise StoreError(f"none of {', '.join(map(str, places))} has a sample of the split {split!r}")
+        raise StoreError(
+            f"none of {', '.join(files_at(place).where for place in places)} has a sample of the split {split!r}"
+        )
     digests = [store.header.digest for store in stores]
     parts: list[NDArray[np.float64]] | None = None
     if weighting == "design":
@@ -107,11 +111,14 @@ def gather(
             digests.append(digest)
             parts += values
     weights = _weights(datasets, rows, parts, shares)
-    named = json.dumps([digests, split, None if shares is None else list(shares)])
+    if weights is not None and not (np.isfinite(weights).all() and weights.min() >= 0 and weights.sum() > 0):
+        raise StoreError("the weights of samples.parquet must be finite, ≥ 0 and not all zero in the split")
+    named = json.dumps([digests, split, None if shares is None else [float(share) for share in shares]])
     return Members(
         stores=stores,
         store=np.repeat(np.arange(len(stores), dtype=np.int32), counts),
         row=np.concatenate(rows).astype(np.int64),
+        dataset=tuple(at for at, dataset in enumerate(datasets) for _ in dataset),
         weights=weights,
         digest=sha256(named.encode()).hexdigest(),
     )
@@ -146,7 +153,8 @@ def _design_weights(place: str | Path, dataset: Sequence[Store]) -> tuple[str, l
         data = files_at(place).read("samples.parquet")
     except FileNotFoundError:
         raise StoreError(
-            f"{place} has no samples.parquet, where the weights are: give the dataset's folder, not a store alone"
+            f"{files_at(place).where} has no samples.parquet, where the weights are: give the dataset's folder, not a "
+            "store alone"
         ) from None
     table = pq.read_table(pa.BufferReader(data), columns=["wave", "index", "unit", "weight"])
     wave, index, unit = (np.asarray(table[name]) for name in ("wave", "index", "unit"))
@@ -157,7 +165,8 @@ def _design_weights(place: str | Path, dataset: Sequence[Store]) -> tuple[str, l
         values[index[mine]] = np.asarray(table["weight"])[mine]
         if np.isnan(values).any() or not np.array_equal(store.column("unit")[index[mine]], unit[mine]):
             raise StoreError(
-                f"samples.parquet of {place} does not list the samples of {store.files.where}: they are of two runs"
+                f"samples.parquet of {files_at(place).where} does not list the samples of {store.files.where}: they "
+                "are of two runs"
             )
         weights.append(values)
     return sha256(data).hexdigest(), weights
@@ -166,7 +175,7 @@ def _design_weights(place: str | Path, dataset: Sequence[Store]) -> tuple[str, l
 def _check_shares(places: Sequence[str | Path], shares: Sequence[float] | None) -> None:
     if not places:
         raise ValueError("no dataset was given: name at least one folder or store")
-    if shares is not None and (len(shares) != len(places) or min(shares) <= 0):
+    if shares is not None and (len(shares) != len(places) or not all(0 < share < np.inf for share in shares)):
         raise ValueError(f"{len(places)} datasets need as many shares above 0, got {list(shares)}")
 
 
@@ -189,6 +198,6 @@ def _store_name(wave: int) -> str:
 def _is_there(place: str | Path, name: str) -> bool:
     try:
         files_at(place).read(name)
-    except FileNotFoundError:
+    except (FileNotFoundError, ForbiddenError):  # S3 that may not be listed refuses what is not there
         return False
     return True

@@ -45,7 +45,7 @@ def drawn_counts(weights: NDArray[np.float64], n: int, *, seed: int, epoch: int)
         raise ValueError(
             f"weights must be finite, ≥ 0 and not all zero; they sum to {total}, the least is {weights.min()}"
         )
-    reached = np.cumsum(weights) * (n / total)
+    reached = np.minimum(np.cumsum(weights) * (n / total), n)
     reached[-1] = n
     steps = np.floor(reached + float(uniform(seed, "rounding", epoch)))
     steps[-1] = n + np.floor(float(uniform(seed, "rounding", epoch)))
@@ -63,25 +63,34 @@ class Stream:
 
     def __init__(self, samples: int, *, seed: int, weights: NDArray[np.float64] | None = None) -> None:
         self.samples, self.seed, self._weights = samples, seed, weights
-        self._known: dict[int, Ids] = {}
+        self._known: dict[int, tuple[Ids, Ids]] = {}
 
-    def epoch(self, epoch: int) -> Ids:
-        """Sample ids [samples] in the order of an epoch; the two that were asked for last are kept."""
-        if epoch not in self._known:
+    def epoch(self, epoch: int) -> tuple[Ids, Ids]:
+        """Sample ids in the order of an epoch, and how often each came before in it, [samples] each.
+
+        The two epochs that were asked for last are kept.
+        """
+        found = self._known.get(epoch)
+        if found is None:
             order = permutation(self.samples, seed=self.seed, epoch=epoch)
+            found = order, np.zeros(self.samples, dtype=np.int64)
             if self._weights is not None:
                 counts = drawn_counts(self._weights, self.samples, seed=self.seed, epoch=epoch)
-                order = np.repeat(np.arange(self.samples), counts)[order]
-            self._known = {kept: ids for kept, ids in self._known.items() if abs(kept - epoch) == 1} | {epoch: order}
-        return self._known[epoch]
+                turns = np.arange(self.samples) - np.repeat(np.cumsum(counts) - counts, counts)
+                found = np.repeat(np.arange(self.samples), counts)[order], turns[order]
+            near = {kept: known for kept, known in self._known.items() if abs(kept - epoch) == 1}
+            self._known = near | {epoch: found}
+        return found
 
-    def take(self, position: int, count: int) -> tuple[Ids, Ids]:
-        """Sample ids and epochs, [count] each, from a position on."""
-        ids, epochs = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+    def take(self, position: int, count: int) -> tuple[Ids, Ids, Ids]:
+        """Sample ids, epochs, and how often each came before in its epoch, [count] each, from a position on."""
+        ids, epochs, turns = (np.empty(count, dtype=np.int64) for _ in range(3))
         done = 0
         while done < count:
             epoch, place = divmod(position + done, self.samples)
-            part = self.epoch(epoch)[place : place + count - done]
-            ids[done : done + part.size], epochs[done : done + part.size] = part, epoch
+            order, before = self.epoch(epoch)
+            part = order[place : place + count - done]
+            span = slice(done, done + part.size)
+            ids[span], epochs[span], turns[span] = part, epoch, before[place : place + part.size]
             done += part.size
-        return ids, epochs
+        return ids, epochs, turns

@@ -59,20 +59,19 @@ class Owned:
 
     def place(self, slab: Slab, ring: Ring) -> Pixels:
         """See :class:`Placing`."""
-        left = {"image", "fmask"}
+        left = [True, False]  # whether it is the last; taken by pop, which two threads cannot do at once
 
-        def gone(name: str) -> None:
-            left.discard(name)
-            if not left:
+        def gone() -> None:
+            if left.pop():
                 ring.give_back(slab)
 
-        def lent(name: str, array: NDArray[np.generic]) -> Tensor:
+        def lent(array: NDArray[np.generic]) -> Tensor:
             # A tensor's storage keeps this very array, and its views and NumPy arrays keep the storage.
             view = array[: slab.part.ids.size]
-            weakref.finalize(view, gone, name).atexit = False
+            weakref.finalize(view, gone).atexit = False
             return torch.from_numpy(view)
 
-        return lent("image", slab.image), lent("fmask", slab.fmask)
+        return lent(slab.image), lent(slab.fmask)
 
 
 class Borrowed(Owned):

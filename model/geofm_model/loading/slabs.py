@@ -7,6 +7,7 @@ back and filled again. Slabs that are handed out do not count as read ahead: who
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,11 +27,14 @@ class Part:
     """[k] samples."""
     epochs: Ids
     """[k]."""
+    turns: Ids
+    """[k] how often each sample came before in its epoch."""
     after: int
     """Position in the stream when all ranks have been given this batch."""
 
 
-_NOTHING = Part(ids=np.empty(0, dtype=np.int64), epochs=np.empty(0, dtype=np.int64), after=0)
+_NO_IDS: Ids = np.empty(0, dtype=np.int64)
+_NOTHING = Part(ids=_NO_IDS, epochs=_NO_IDS, turns=_NO_IDS, after=0)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -76,6 +80,8 @@ class Ring:
         self._coming: deque[Slab] = deque()
         """Slabs in order, the first is the next to be taken."""
         self._over = self._stopped = False
+        self._failed: BaseException | None = None
+        self._process = os.getpid()
 
     def start(self, threads: int) -> list[threading.Thread]:
         """Fill from now on with so many threads, which end with :meth:`stop` or when the work does."""
@@ -86,6 +92,8 @@ class Ring:
 
     def stop(self) -> None:
         """Take no more rows on."""
+        if self._process != os.getpid():
+            return
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -103,10 +111,14 @@ class Ring:
                 if self._over and not self._coming:
                     return None
                 self._changed.wait()
+            if self._failed is not None:
+                raise self._failed
             return None
 
     def give_back(self, slab: Slab) -> None:
         """A slab that nobody uses any more; from any thread, also out of a garbage collection."""
+        if self._process != os.getpid():  # a fork may have copied the lock while somebody held it
+            return
         with self._changed:
             if len(self._free) < self._ahead:
                 self._free.append(slab)
@@ -129,10 +141,18 @@ class Ring:
     def _next_row(self) -> tuple[Slab, int] | None:
         with self._changed:
             while not self._stopped:
-                slab = self._open()
-                if slab is not None:
+                try:
+                    slab = self._open()
+                except BaseException as error:  # of the order, or for lack of memory: there is no batch to blame
+                    self._failed, self._stopped = error, True
+                    self._changed.notify_all()
+                    return None
+                if slab is not None and slab.begun < slab.part.ids.size:
                     slab.begun += 1
                     return slab, slab.begun - 1
+                if slab is not None:  # a last batch that has nothing for this rank
+                    self._changed.notify_all()
+                    continue
                 if self._over:
                     return None
                 self._changed.wait()

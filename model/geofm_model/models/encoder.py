@@ -29,6 +29,10 @@ class EncoderConfig:
     metadata: bool = False
     """Date and place are embedded, too (Prithvi's TL variants)."""
 
+    def __post_init__(self) -> None:
+        if self.metadata and self.patching.dates != 1:
+            raise ValueError(f"dates are embedded token by token: patches must have 1 date, got {self.patching.dates}")
+
 
 SIZES = {
     "nano": EncoderConfig(width=192, depth=6, heads=3),

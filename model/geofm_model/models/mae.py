@@ -45,7 +45,8 @@ class Decoder(nn.Module):
         """
         x = self.embed(features)
         b, k = plan.seen.shape
-        positions = self.positions(grid, x, metadata).expand(b, -1, -1)
+        # Of the weights' type: under autocast x is bfloat16, in which far places look alike.
+        positions = self.positions(grid, self.hidden, metadata).expand(b, -1, -1)
         seen = x[:, 1:] + chosen(positions, plan.seen)
         hidden = self.hidden + chosen(positions, plan.hidden)
         x = torch.cat([x[:, :1], seen, hidden], dim=1)

@@ -86,7 +86,7 @@ def plan_mask(
     ratio: float,
     seed: int,
     masking: Masking = "random",
-    repeat: int = 0,
+    repeat: int | Tensor = 0,
     usable: Tensor | None = None,
     device: torch.device | str = "cpu",
 ) -> MaskPlan:
@@ -101,7 +101,8 @@ def plan_mask(
         tokens is the same for all samples. None takes all as usable
     device : of the plan
     """
-    scores = torch.from_numpy(_scores(np.asarray(sample), np.asarray(epoch), grid, seed, masking, repeat)).to(device)
+    keys = np.asarray(epoch), np.asarray(sample), np.broadcast_to(np.asarray(repeat), sample.shape)
+    scores = torch.from_numpy(_scores(keys, grid, seed, masking)).to(device)
     if usable is not None:
         scores = scores + 2.0 * (~usable).to(scores.dtype)
     order = scores.argsort(dim=1, stable=True)
@@ -109,15 +110,13 @@ def plan_mask(
     return MaskPlan(seen=order[:, :count].sort(dim=1).values, hidden=order[:, count:].sort(dim=1).values)
 
 
-def _scores(
-    sample: NDArray[np.int64], epoch: NDArray[np.int64], grid: Grid, seed: int, masking: Masking, repeat: int
-) -> NDArray[np.float64]:
+def _scores(keys: tuple[NDArray[np.int64], ...], grid: Grid, seed: int, masking: Masking) -> NDArray[np.float64]:
     """[b, n]: the lowest are seen. Equal ones, of a column or a date, go together."""
     t, h, w = grid
     shape = {"random": (t, h, w), "space": (1, h, w), "time": (t, 1, 1)}[masking]
     count = int(np.prod(shape))
-    drawn = uniform(seed, f"mask {masking}", epoch[:, None], sample[:, None], repeat, np.arange(count))
-    spread = np.broadcast_to(drawn.reshape(-1, *shape), (len(sample), t, h, w))
+    drawn = uniform(seed, f"mask {masking}", *(key[:, None] for key in keys), np.arange(count))
+    spread = np.broadcast_to(drawn.reshape(-1, *shape), (len(drawn), t, h, w))
     return np.array(spread.reshape(-1, t * h * w))
 
 

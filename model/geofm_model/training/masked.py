@@ -24,6 +24,9 @@ from geofm_model.models.tokens import Masking
 from geofm_model.streams import uniform
 from geofm_model.views import Flip, central_views, dates_of, normalised, plan_views, view_of
 
+REPEATS = 1024
+"""Looks at a sample each time it comes, at most: a weighted epoch's second turn of it has views of its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedTask:
@@ -77,10 +80,11 @@ def prepare(
     metadata : dates and places are wanted, too
     """
     shape = (batch.image.shape[1], *batch.image.shape[-2:])
+    looks = batch.turn * REPEATS + repeat
     if train:
         views = plan_views(
             batch.sample, batch.epoch, shape=shape, seed=task.seed, size=task.size, dates=task.dates, flip=task.flip,
-            repeat=repeat,
+            repeat=looks,
         )  # fmt: skip
     else:
         views = central_views(len(batch), shape=shape, size=task.size, dates=task.dates)
@@ -96,11 +100,11 @@ def prepare(
         ratio=task.ratio,
         seed=task.seed,
         masking=task.masking,
-        repeat=repeat,
+        repeat=looks if train else 0,
         usable=whole.any(dim=-1),
         device=image.device,
     )
-    when = _metadata(batch, dates_of(batch.date, views), task, repeat, train) if metadata else None
+    when = _metadata(batch, dates_of(batch.date, views), task, looks, train) if metadata else None
     return Prepared(vectors=vectors, valid=whole, grid=grid, plan=plan, metadata=when)
 
 
@@ -111,11 +115,11 @@ def errors_of(model: MaskedAutoencoder, prepared: Prepared, task: MaskedTask, we
     return hidden_errors(predicted, target, valid, weights=weights, normalise=task.normalise)
 
 
-def _metadata(batch: Batch, days: Tensor, task: MaskedTask, repeat: int, train: bool) -> Metadata:
+def _metadata(batch: Batch, days: Tensor, task: MaskedTask, looks: Tensor, train: bool) -> Metadata:
     year, day = year_and_day(days)
     kept = torch.ones(len(batch), dtype=torch.bool)
     if train:
-        drawn = uniform(task.seed, "metadata", batch.epoch.numpy(), batch.sample.numpy(), repeat)
+        drawn = uniform(task.seed, "metadata", batch.epoch.numpy(), batch.sample.numpy(), looks.numpy())
         kept = torch.from_numpy(drawn >= task.metadata_drop)
     return Metadata(year=year, day=day, lat=batch.lat, lon=batch.lon, kept=kept.to(days.device))
 

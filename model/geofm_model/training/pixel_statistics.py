@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from geofm_model.errors import StoreError
@@ -32,7 +33,7 @@ def pixel_statistics(members: Members, shares: Sequence[float] | None = None) ->
 
     Parameters
     ----------
-    shares : relative weight of each store; None pools their pixels
+    shares : relative weight of each dataset; None pools their pixels
 
     Raises
     ------
@@ -43,7 +44,7 @@ def pixel_statistics(members: Members, shares: Sequence[float] | None = None) ->
     means, spreads = [], []
     for band in names:
         parts = [store.statistics["train"][band] for store in members.stores]
-        weights = np.array([part.count for part in parts] if shares is None else shares, dtype=np.float64)
+        weights = _weights([part.count for part in parts], members.dataset, shares)
         if any(part.count == 0 for part, weight in zip(parts, weights, strict=True) if weight) or not weights.sum():
             raise StoreError(f"band {band} has no valid pixel in the training split: there is nothing to learn from")
         used = [(part, weight) for part, weight in zip(parts, weights / weights.sum(), strict=True) if weight]
@@ -55,3 +56,15 @@ def pixel_statistics(members: Members, shares: Sequence[float] | None = None) ->
         means.append(float(mean))
         spreads.append(float(spread) ** 0.5)
     return PixelStatistics(bands=names, mean=tuple(means), std=tuple(spreads))
+
+
+def _weights(counts: Sequence[int], dataset: Sequence[int], shares: Sequence[float] | None) -> NDArray[np.float64]:
+    """Weight of each store: its pixels, or its part of its dataset's share."""
+    pixels = np.array(counts, dtype=np.float64)
+    if shares is None:
+        return pixels
+    if len(shares) != max(dataset) + 1:
+        raise ValueError(f"{max(dataset) + 1} datasets need as many shares, got {len(shares)}")
+    of_dataset = np.bincount(dataset, weights=pixels)
+    pairs = zip(dataset, pixels.tolist(), strict=True)
+    return np.array([shares[at] * own / of_dataset[at] if of_dataset[at] else 0.0 for at, own in pairs])

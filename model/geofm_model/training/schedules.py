@@ -41,7 +41,7 @@ class Schedule:
             return self.least + (1 - self.least) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         falling = min(round(self.steps * self.cooldown), self.steps - self.warmup)
         done = (step - (self.steps - falling)) / falling if falling else 0.0
-        return self.least + (1 - self.least) * (1 - math.sqrt(max(0.0, done)))
+        return self.least + (1 - self.least) * (1 - math.sqrt(min(1.0, max(0.0, done))))
 
 
 def peak_rate(base: float, batch_size: int) -> float:
