@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from small_stores import small_spec
 
 from geofm_pipeline.chips import Chip, ChipRequest
 from geofm_pipeline.errors import BlockReadError
@@ -20,22 +21,8 @@ Tree: TypeAlias = dict[str, bytes]
 
 @pytest.fixture(scope="session")
 def make_spec() -> MakeSpec:
-    """A spec of 21 samples in 6 shards and 3 groups, with any field changed."""
-
-    def make(**changes: object) -> StoreSpec:
-        fields: dict[str, object] = {
-            "n": 21,
-            "timesteps": 2,
-            "height": 16,
-            "width": 16,
-            "seed": 1,
-            "shard_size": 4,
-            "group_shards": 2,
-            "provenance": {"plan_digest": "aa", "response_digest": "bb"},
-        }
-        return StoreSpec(**{**fields, **changes})  # type: ignore[arg-type]
-
-    return make
+    """:func:`small_spec`."""
+    return small_spec
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@
 
 Threads read, check and decode each sample straight into its row of a batch (geofm_model.loading.slabs), reading and
 decoding without the GIL. The order is a pure function of seed and position (geofm_model.loading.order), so the state is
-a few numbers, whatever the threads, the ranks and how far was read ahead. Memory: `prefetch` + 1 batches, and one
-compressed sample per thread. A damaged, missing or changed sample is an error, never other data.
+a few numbers, whatever the threads, the ranks and how far was read ahead. Memory: `prefetch` batches, those that the
+caller holds, and one compressed sample per thread. A damaged, missing or changed sample is an error, never other data.
 """
 
 from __future__ import annotations

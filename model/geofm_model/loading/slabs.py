@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Ids = NDArray[np.int64]
+from geofm_model.loading.order import Ids
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,7 +8,6 @@ than CACHE_BYTES of one run are not put into it, nor is anything where it cannot
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.covariates.named_sources import SourceRecord
 from geofm_pipeline.digests import short_digest
 from geofm_pipeline.errors import ResourceError
-from geofm_pipeline.workspace import write_text
+from geofm_pipeline.workspace import file_digest, write_text
 
 CACHE_BYTES = 2 << 30
 """Of the means of one run that are put into the user's cache at most."""
@@ -109,16 +108,13 @@ class MeansShelf:
 
 def seal(path: Path) -> None:
     """Write a file's SHA-256 beside it; a file without one counts as not there."""
-    with path.open("rb") as stream:
-        write_text(_seal(path), hashlib.file_digest(stream, "sha256").hexdigest())
+    write_text(_seal(path), file_digest(path))
 
 
 def is_sealed(path: Path) -> bool:
     """Whether a file is what it was when it was sealed; one that is not is removed with its seal."""
     try:
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found == _seal(path).read_text():
+        if file_digest(path) == _seal(path).read_text():
             return True
     except (OSError, ValueError):
         pass
