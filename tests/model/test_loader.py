@@ -385,6 +385,8 @@ def test_weights_of_another_run_are_refused(dataset: Path) -> None:
         ({"batch_size": 4, "rank": 2, "world_size": 2}, "rank must be 0 to 1"),
         ({"batch_size": 4, "prefetch": 0}, "prefetch must be at least 1"),
         ({"batch_size": 4, "threads": 0}, "threads must be at least 1"),
+        ({"batch_size": 4, "split": "tset"}, "split must be one of train, heldout, test, got 'tset'"),
+        ({"batch_size": 4, "weighting": "desing"}, "weighting must be one of none, design, got 'desing'"),
         ({"batch_size": 4, "device": "meta"}, "batches go to cpu or cuda"),
     ],
 )

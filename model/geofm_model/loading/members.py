@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,8 +90,11 @@ def gather(
     StoreError
         When a dataset cannot be read, when the datasets do not fit each other, or none has a sample of the split.
     ValueError
-        When `shares` are not as many as places, or not above 0.
+        When a word is not known, or `shares` are not as many as places, or not above 0.
     """
+    for name, word, known in (("split", split, tuple(SPLITS)), ("weighting", weighting, get_args(Weighting))):
+        if word not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {word!r}")
     _check_shares(places, shares)
     datasets = [open_dataset(place) for place in places]
     stores = tuple(store for dataset in datasets for store in dataset)
