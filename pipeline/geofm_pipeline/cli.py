@@ -52,6 +52,8 @@ def _dispatch(argv: list[str], progress: Progress) -> int:
             return commands.login_check(rest, progress)
         case "simulate":
             return commands.simulate(rest, progress)
+        case "import":
+            return commands.import_images(rest, progress)
     config = parse_options(argv or ["--help"])
 
     from geofm_pipeline.job import run_job  # imports Dask and xarray: --help should not wait for them

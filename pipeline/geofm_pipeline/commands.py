@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from geofm_pipeline.addresses import shown_in
 from geofm_pipeline.errors import InputError
-from geofm_pipeline.options import PROGRAM
+from geofm_pipeline.options import PROGRAM, parse_import_options
 from geofm_pipeline.progress import Progress
 
 
@@ -39,10 +41,12 @@ def report(argv: Sequence[str], progress: Progress) -> int:
     parser.add_argument("dir", type=Path, help="dataset folder")
     options = parser.parse_args(argv)
 
+    from geofm_pipeline.importing.job import refuse_imported
     from geofm_pipeline.report import render_report
     from geofm_pipeline.workspace import existing_workspace
 
     existing_workspace(options.dir)
+    refuse_imported(options.dir, "report")
     print_path = render_report(options.dir)
     progress.say(f"report: {print_path}")
     return 0
@@ -51,6 +55,7 @@ def report(argv: Sequence[str], progress: Progress) -> int:
 def estimate(argv: Sequence[str], progress: Progress) -> int:
     """`geofm-sample estimate DIR COLUMN`: a mean or total of the region with its interval, on stdout."""
     from geofm_pipeline.estimates import Question, as_text, estimate_dataset
+    from geofm_pipeline.importing.job import refuse_imported
 
     parser = _Parser(
         prog=f"{PROGRAM} estimate",
@@ -66,6 +71,7 @@ def estimate(argv: Sequence[str], progress: Progress) -> int:
     parser.add_argument("--split", type=int, choices=(0, 1), default=0, help="0 training (default), 1 held-out samples")
     parser.add_argument("--level", type=float, default=0.95, help="of the interval, default 0.95")
     options = parser.parse_args(argv)
+    refuse_imported(options.dir, "estimate")
     question = Question(
         column=options.column,
         by=options.by,
@@ -121,6 +127,18 @@ def simulate(argv: Sequence[str], progress: Progress) -> int:
     except ValueError as error:
         raise InputError(f"{error} (see {parser.prog} --help)") from error
     progress.say(f"archive: --catalog {archive.items} --land-cover {archive.land_cover} --weather {archive.weather}")
+    return 0
+
+
+def import_images(argv: Sequence[str], progress: Progress) -> int:
+    """`geofm-sample import`: write a user's own images as a dataset; prints its folder on stdout."""
+    config = parse_import_options(argv or ["--help"])
+
+    from geofm_pipeline.importing.job import run_import  # imports rasterio and pyarrow: --help should not wait for them
+
+    command = shlex.join([PROGRAM, "import", *map(shown_in, argv)])
+    out = run_import(config, progress=progress, command=command)
+    sys.stdout.write(f"{out}\n")
     return 0
 
 

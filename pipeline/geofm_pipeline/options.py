@@ -1,4 +1,4 @@
-"""Command-line and YAML options to a SampleConfig: the only jsonargparse user of this distribution.
+"""Command-line and YAML options to a configuration: the only jsonargparse user of this distribution.
 
 YAML here has one rule of its own: only `true` and `false` are booleans, so that `region: NO` means Norway.
 """
@@ -9,7 +9,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import docstring_parser
 import yaml
@@ -23,6 +23,7 @@ from jsonargparse import (
 from geofm_pipeline.access.local import local_path
 from geofm_pipeline.config import SampleConfig
 from geofm_pipeline.errors import InputError
+from geofm_pipeline.importing.config import ImportConfig
 
 PROGRAM = "geofm-sample"
 
@@ -37,16 +38,33 @@ def parse_options(argv: Sequence[str]) -> SampleConfig:
     SystemExit
         After --help or --print_config, as argparse does.
     """
-    parser = main_parser()
+    values = _parsed(main_parser(), SampleConfig, _join_negative_values(argv))
+    return SampleConfig(**{**values, **absolute_sources(values)})
+
+
+def parse_import_options(argv: Sequence[str]) -> ImportConfig:
+    """Options of `geofm-sample import`, by the same rules; raises like :func:`parse_options`.
+
+    Paths become absolute, so that a later run elsewhere means the same files.
+    """
+    values = _parsed(import_parser(), ImportConfig, argv)
+    for name in ("images", "mask"):
+        if values[name] is not None and str(values[name]).strip():
+            values[name] = _absolute(str(values[name]))
+    return ImportConfig(**values)
+
+
+def _parsed(parser: ArgumentParser, kind: type, argv: Sequence[str]) -> dict[str, Any]:
+    """Values by field of a configuration."""
     try:
-        found = parser.parse_args(_join_negative_values(argv))
+        found = parser.parse_args(list(argv))
     except ArgumentError as error:
-        raise InputError(f"{_plain(str(error))} (see {PROGRAM} --help)") from error
-    values = {f.name: getattr(found, f.name) for f in dataclasses.fields(SampleConfig)}
-    for field in dataclasses.fields(SampleConfig):
+        raise InputError(f"{_plain(str(error))} (see {parser.prog} --help)") from error
+    values = {field.name: getattr(found, field.name) for field in dataclasses.fields(kind)}
+    for field in dataclasses.fields(kind):
         if field.type == "bool" and not isinstance(values[field.name], bool):
             raise InputError(f"--{field.name.replace('_', '-')} must be true or false, got {values[field.name]}")
-    return SampleConfig(**{**values, **absolute_sources(values)})
+    return values
 
 
 _LISTS = ("weather", "existing")
@@ -98,19 +116,35 @@ def _absolute_layer(word: str) -> str:
 
 def main_parser() -> ArgumentParser:
     """The parser of the main job, one option per field of SampleConfig."""
-    set_loader("geofm_yaml", _load_yaml, exceptions=(yaml.YAMLError,))
-    parser = ArgumentParser(
+    return _parser(
+        SampleConfig,
         prog=PROGRAM,
         description="Draw a probability sample of the HLS archive and write it as a verified Zarr training store.",
-        epilog="Other commands: geofm-sample login-check, verify DIR, report DIR, estimate DIR COLUMN, simulate OUT "
-        "(each has --help). Exit codes: docs/cli.md",
-        exit_on_error=False,
-        parser_mode="geofm_yaml",
+        epilog="Other commands: geofm-sample login-check, import, verify DIR, report DIR, estimate DIR COLUMN, "
+        "simulate OUT (each has --help). Exit codes: docs/cli.md",
+    )
+
+
+def import_parser() -> ArgumentParser:
+    """The parser of `geofm-sample import`, one option per field of ImportConfig."""
+    return _parser(
+        ImportConfig,
+        prog=f"{PROGRAM} import",
+        description="Write images of your own (GeoTIFFs or what else GDAL reads) as a verified Zarr training store.",
+        epilog="docs/cli.md has worked examples: stacks of bands, a file per band with cloud masks, tables.",
+    )
+
+
+def _parser(kind: type, *, prog: str, description: str, epilog: str) -> ArgumentParser:
+    """A parser with one option per field of a configuration, explained by the sentence under it."""
+    set_loader("geofm_yaml", _load_yaml, exceptions=(yaml.YAMLError,))
+    parser = ArgumentParser(
+        prog=prog, description=description, epilog=epilog, exit_on_error=False, parser_mode="geofm_yaml"
     )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options")
-    hints = get_type_hints(SampleConfig)
-    for field in dataclasses.fields(SampleConfig):
-        flag, sentence = "--" + field.name.replace("_", "-"), _sentences()[field.name]
+    hints, sentences = get_type_hints(kind), _sentences(kind)
+    for field in dataclasses.fields(kind):
+        flag, sentence = "--" + field.name.replace("_", "-"), sentences[field.name]
         if field.type == "bool" and field.default is True:
             parser.add_argument(flag, type=bool, default=True, help=f"{sentence} (true or false)")
         elif field.type == "bool":
@@ -122,8 +156,8 @@ def main_parser() -> ArgumentParser:
     return parser
 
 
-def _sentences() -> dict[str, str]:
-    doc = docstring_parser.parse_from_object(SampleConfig)
+def _sentences(kind: type) -> dict[str, str]:
+    doc = docstring_parser.parse_from_object(kind)
     return {p.arg_name: (p.description or "").replace("%", "%%") for p in doc.params}
 
 

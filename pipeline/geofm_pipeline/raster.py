@@ -1,4 +1,4 @@
-"""The only rasterio user of the house: writes and reads GeoTIFFs for everybody else.
+"""The rasterio user for archives and maps (importing/rasters.py reads a user's images): GeoTIFFs for everybody else.
 
 Arrays are [H, W] with row 0 in the north; a transform is six floats (a, b, c, d, e, f) of pixel corners:
 x = a·col + b·row + c, y = d·col + e·row + f. Remote rasters are decoded by GDAL too, but their bytes come through a
