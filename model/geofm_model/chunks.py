@@ -7,7 +7,9 @@ shard and sample. Reading and decoding run without the GIL.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from struct import Struct
 
 import google_crc32c
 import numpy as np
@@ -18,8 +20,11 @@ from geofm_model.errors import StoreError
 from geofm_model.files import Bytes, Files
 from geofm_model.format import NO_CHUNK, REMEDY, chunk_name
 
+Turn = AbstractContextManager[object]
+"""What a thread holds while it uses a core; `nullcontext()` where there are no more threads than cores."""
+
 _RESIDUE = 0x48674BC7  # CRC-32C of any bytes followed by their own CRC-32C
-_HEADER = 16  # bytes of a blosc header: typesize at 3, uncompressed size at 4, compressed size at 12
+_HEADER = Struct("<3xBIII")  # of a blosc chunk: typesize, uncompressed size, block size, compressed size
 _TAIL = 4  # bytes of the CRC-32C at the end of a chunk
 
 blosc.use_threads = False  # its own threads would hold the GIL
@@ -47,12 +52,13 @@ class Chunks:
         """Name of a shard."""
         return chunk_name(self.name, shard, len(self.sample) + 1)
 
-    def load(self, index: int, out: NDArray[np.generic], scratch: Callable[[int], Bytes]) -> None:
+    def load(self, index: int, out: NDArray[np.generic], scratch: Callable[[int], Bytes], turn: Turn) -> None:
         """Decode a sample into `out`, contiguous, of this array's shape and type.
 
         Parameters
         ----------
         scratch : gives so many bytes of this thread's own memory
+        turn : held while decoding
 
         Raises
         ------
@@ -64,13 +70,14 @@ class Chunks:
             out.fill(self.fill)
             return
         data = self._read(index, offset, length, scratch)
-        # The residue says that the bytes fit the checksum at their end, the manifest that it is this sample's.
-        written = int.from_bytes(data[-_TAIL:], "little") == self.crcs[index]
-        if length < _HEADER + _TAIL or not written or google_crc32c.value(data) != _RESIDUE or not self._fits(data):
-            raise StoreError(
-                f"sample {index} of shard {self._shard(index)} is corrupt: its CRC-32C does not match; {REMEDY}"
-            )
-        blosc.decompress(data[:-_TAIL], out)
+        with turn:
+            # The residue says that the bytes fit the checksum at their end, the manifest that it is this sample's.
+            mine = length >= _HEADER.size + _TAIL and int.from_bytes(data[-_TAIL:], "little") == self.crcs[index]
+            if not mine or google_crc32c.value(data) != _RESIDUE or not _fits(data, out):
+                raise StoreError(
+                    f"sample {index} of shard {self._shard(index)} is corrupt: its CRC-32C does not match; {REMEDY}"
+                )
+            blosc.decompress(data[:-_TAIL], out)
 
     def check_sizes(self) -> None:
         """Raise StoreError for a shard that is missing, short or long, where sizes can be had."""
@@ -100,12 +107,8 @@ class Chunks:
     def _shard(self, index: int) -> str:
         return f"{self.files.where}/{self.file(index // self.shard_size)}"
 
-    def _fits(self, data: Bytes) -> bool:
-        """Whether blosc will write exactly one sample."""
-        size = int(np.prod(self.sample)) * self.dtype.itemsize
-        typesize, nbytes, cbytes = (
-            int(data[3]),
-            int.from_bytes(data[4:8], "little"),
-            int.from_bytes(data[12:16], "little"),
-        )
-        return typesize == self.dtype.itemsize and nbytes == size and cbytes == data.size - _TAIL
+
+def _fits(data: Bytes, out: NDArray[np.generic]) -> bool:
+    """Whether blosc will write exactly what `out` holds."""
+    typesize, nbytes, _, cbytes = _HEADER.unpack_from(data.data)
+    return (typesize, nbytes) == (out.itemsize, out.nbytes) and cbytes == data.size - _TAIL

@@ -44,6 +44,10 @@ class Files(Protocol):
         """Bytes of a file, 0 where there is none, None where asking costs too much."""
         ...
 
+    def length(self, name: str) -> int:
+        """Bytes of a file, by a request where need be; FileNotFoundError where there is none."""
+        ...
+
     def part(self, name: str, offset: int, length: int, scratch: Callable[[int], Bytes]) -> Bytes:
         """`length` bytes from `offset`, fewer at the end of the file; FileNotFoundError where there is no file.
 
@@ -76,30 +80,33 @@ class LocalFiles:
         except FileNotFoundError:
             return 0
 
+    def length(self, name: str) -> int:
+        """See :class:`Files`."""
+        return (self.folder / name).stat().st_size
+
     def part(self, name: str, offset: int, length: int, scratch: Callable[[int], Bytes]) -> Bytes:
         """See :class:`Files`."""
-        descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with open(f"{self.folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123 - Path takes 20 µs for its name
+            file.seek(offset)
             out, done = scratch(length), 0
-            while done < length and (got := os.preadv(descriptor, [out[done:].data], offset + done)):
+            while done < length and (got := file.readinto(out[done:].data)):
                 done += got
             return out[:done]
-        finally:
-            os.close(descriptor)
 
 
 class ObjectFiles:
     """A prefix of an object store or a web server; implements Files.
 
-    Credentials come from the environment as obstore documents (AWS_…, GOOGLE_…, AZURE_…). It tries transient faults
-    again itself, ten times within three minutes.
+    s3, gs and az take credentials from the environment as obstore documents (AWS_…, GOOGLE_…, AZURE_…); https is asked
+    as it stands, whoever's the server is, so that public buckets need none. Transient faults are tried again, ten times
+    within three minutes.
     """
 
     at_once = 32
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
-        self._known: tuple[int, ObjectStore] | None = None
+        self._known: ObjectStore | None = None
 
     @property
     def where(self) -> str:
@@ -114,6 +121,11 @@ class ObjectFiles:
     def size(self, name: str) -> None:
         """See :class:`Files`: a HEAD for each shard of a large store would take longer than its first batches."""
 
+    def length(self, name: str) -> int:
+        """See :class:`Files`; by a GET of one byte, since signed addresses may allow nothing else."""
+        with self._errors(name):
+            return self._store().get(name, options={"range": (0, 1)}).meta["size"]
+
     def part(self, name: str, offset: int, length: int, scratch: Callable[[int], Bytes]) -> Bytes:
         """See :class:`Files`; in the memory that the answer came in."""
         with self._errors(name):
@@ -121,13 +133,17 @@ class ObjectFiles:
         return np.frombuffer(memoryview(body), dtype=np.uint8)
 
     def _store(self) -> ObjectStore:
-        """That of this process: its threads do not survive a fork."""
-        if self._known is None or self._known[0] != os.getpid():
-            from obstore.store import from_url
+        """That of this process."""
+        _forbid_fork(self.where)
+        if self._known is None:
+            from obstore.store import HTTPStore, from_url
 
-            plain = self.address.startswith("http://")
-            self._known = os.getpid(), from_url(self.address, client_options={"allow_http": True} if plain else None)
-        return self._known[1]
+            if self.address.startswith(("http://", "https://")):
+                plain = self.address.startswith("http://")
+                self._known = HTTPStore.from_url(self.address, client_options={"allow_http": True} if plain else None)
+            else:
+                self._known = from_url(self.address)
+        return self._known
 
     @contextmanager
     def _errors(self, name: str) -> Iterator[None]:
@@ -156,7 +172,7 @@ class KeptFiles:
     """
 
     def __init__(self, files: Files) -> None:
-        self._files, self._guard, self._process = files, threading.Lock(), os.getpid()
+        self._files, self._guard = files, threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._kept: dict[str, Bytes] = {}
 
@@ -178,10 +194,12 @@ class KeptFiles:
         """See :class:`Files`."""
         return self._files.size(name)
 
+    def length(self, name: str) -> int:
+        """See :class:`Files`."""
+        return self._files.length(name)
+
     def part(self, name: str, offset: int, length: int, scratch: Callable[[int], Bytes]) -> Bytes:
         """See :class:`Files`."""
-        if self._process != os.getpid():  # a fork may have copied locks that somebody held
-            self._guard, self._locks, self._process = threading.Lock(), {}, os.getpid()
         with self._guard:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
@@ -191,6 +209,21 @@ class KeptFiles:
 
     def __reduce__(self) -> tuple[object, ...]:
         return KeptFiles, (self._files,)
+
+
+_network: list[int] = []
+"""The first process, of this and those it was forked from, that read from an address."""
+
+
+def _forbid_fork(where: str) -> None:
+    """obstore's threads stay behind in a fork, where it would wait for them for ever."""
+    if not _network:
+        _network.append(os.getpid())
+    elif _network[0] != os.getpid():
+        raise StoreError(
+            f"{where} cannot be read here: this process was forked from one that had read from an address; start "
+            "processes by spawn or forkserver (DataLoader(..., multiprocessing_context='spawn'))"
+        )
 
 
 def below(place: str | Path, name: str) -> str:

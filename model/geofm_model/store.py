@@ -9,6 +9,7 @@ open between reads, so also after a fork.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +146,7 @@ class Store:
 def _loaded(chunks: Chunks, index: int) -> NDArray[np.generic]:
     """One sample of one array in fresh memory."""
     out = np.empty(chunks.sample, dtype=chunks.dtype)
-    chunks.load(index, out, lambda length: np.empty(length, dtype=np.uint8))
+    chunks.load(index, out, lambda length: np.empty(length, dtype=np.uint8), nullcontext())
     return out
 
 

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import psutil
 
 _ME = psutil.Process()
+
+
+def own_rss() -> float:
+    """Resident MB of this process."""
+    return float(_ME.memory_info().rss) / 1e6
+
+
+def own_cpu() -> float:
+    """CPU seconds of this process, user and system."""
+    times = _ME.cpu_times()
+    return float(times.user + times.system)
 
 
 def tree_rss() -> float:
@@ -36,20 +48,28 @@ def tree_cpu() -> float:
 
 
 class Peak:
-    """Samples memory every 20 ms while the block runs."""
+    """Samples memory every 20 ms while the block runs.
+
+    Parameters
+    ----------
+    rss : whose memory; that of the children too, unless they are a server and no part of what is measured
+    """
 
     mb = 0.0
     """Peak above what stood at the start."""
 
+    def __init__(self, rss: Callable[[], float] = tree_rss) -> None:
+        self._rss = rss
+
     def __enter__(self) -> Peak:
-        self._start, self._stop = tree_rss(), threading.Event()
+        self._start, self._stop = self._rss(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
 
     def _watch(self) -> None:
         while not self._stop.is_set():
-            self.mb = max(self.mb, tree_rss() - self._start)
+            self.mb = max(self.mb, self._rss() - self._start)
             time.sleep(0.02)
 
     def __exit__(

@@ -21,7 +21,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "pipeline")]
 
 import google_crc32c  # noqa: E402
 import numpy as np  # noqa: E402
-from loader_memory import Peak, tree_cpu  # noqa: E402
+from loader_memory import Peak, own_cpu, own_rss  # noqa: E402
 from numcodecs import blosc  # type: ignore[attr-defined]  # noqa: E402
 
 from geofm_model import Store  # noqa: E402
@@ -52,7 +52,7 @@ def raw(folder: Path, samples: int) -> dict[str, float]:
                 blosc.decompress(data[:-4], out)
 
     work(0)
-    begun, cpu = time.perf_counter(), tree_cpu()
+    begun, cpu = time.perf_counter(), own_cpu()
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, range(threads)))
     return figures(begun, cpu)
@@ -68,13 +68,13 @@ def _stored(folder: Path, part: Chunks, index: int) -> Bytes:
 def loader(place: str, samples: int, *, borrow: bool, count: Callable[[], int] = lambda: 0) -> dict[str, float]:
     """A pass that warms and sums, then PASSES that are measured."""
     checksum, read = 0, len(rows_of(samples))
-    with Peak() as peak:
+    with Peak(own_rss) as peak:
         stream = iter(Loader(place, batch_size=BATCH, epochs=1 + PASSES, borrow=borrow, seed=1))
         for _ in range(read // BATCH):
             batch = next(stream)
             checksum += sum(int(part.numpy().sum(dtype=np.int64)) for part in (batch.image, batch.fmask))
         del batch
-        asked, begun, cpu = count(), time.perf_counter(), tree_cpu()
+        asked, begun, cpu = count(), time.perf_counter(), own_cpu()
         seen = sum(len(batch) for batch in stream)
         found = figures(begun, cpu)
     assert seen == PASSES * read
@@ -85,7 +85,7 @@ def loader(place: str, samples: int, *, borrow: bool, count: Callable[[], int] =
 
 def figures(begun: float, cpu: float) -> dict[str, float]:
     """Costs since."""
-    return {"seconds": time.perf_counter() - begun, "cpu_seconds": tree_cpu() - cpu, "peak_mb": 0.0, "checksum": 0}
+    return {"seconds": time.perf_counter() - begun, "cpu_seconds": own_cpu() - cpu, "peak_mb": 0.0, "checksum": 0}
 
 
 def serve(folder: Path, latency_s: float) -> None:

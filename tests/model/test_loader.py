@@ -1,57 +1,31 @@
-"""The loader's promises: the stores' own pixels, whole permutations, exact resume, memory with one owner, errors."""
+"""The loader's promises: the stores' own pixels, whole permutations, passes, exact resume, errors that stay."""
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import pickle
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from servers.loopback import Loopback, Reply, Request, serving
-from servers.maps import folder_app
 
 from geofm_model import Store, StoreError
-from geofm_model.loading import Batch, Loader
+from geofm_model.loading import Loader
+from geofm_model.loading.loader import _cores
 from geofm_model.loading.placing import Owned
 
 from .conftest import BURIED, MakeStore
+from .streaming import check, keys, taken
 
 READABLE = [index for index in range(21) if index not in BURIED]
-
-
-def keys(batches: list[Batch]) -> list[tuple[int, int]]:
-    """(epoch, sample) of all samples in order."""
-    return [pair for batch in batches for pair in zip(batch.epoch.tolist(), batch.sample.tolist(), strict=True)]
-
-
-def taken(loader: Loader, count: int) -> list[Batch]:
-    """The next batches of a loader."""
-    batches = iter(loader)
-    return [next(batches) for _ in range(count)]
-
-
-def check(batch: Batch, loader: Loader) -> None:
-    """Every sample of a batch is that of the strict reader."""
-    for at, sample in enumerate(batch.sample.tolist()):
-        store = loader.members.stores[loader.members.store[sample]]
-        wanted = store.sample(int(loader.members.row[sample]))
-        assert np.array_equal(batch.image[at].numpy(), wanted.image)
-        assert np.array_equal(batch.fmask[at].numpy(), wanted.fmask)
-        assert np.array_equal(batch.valid()[at].numpy(), wanted.valid())
-        assert batch.date[at].tolist() == wanted.date.tolist()
-        assert (batch.lon[at].item(), batch.lat[at].item()) == (wanted.lon, wanted.lat)
-        assert batch.stratum[at].item() == wanted.stratum
 
 
 @pytest.mark.parametrize("borrow", [False, True])
@@ -67,7 +41,7 @@ def test_batches_are_the_stores_samples(store: Path, threads: int, borrow: bool)
     train = [i for i in READABLE if Store.open(store).column("split")[i] == 0]
     assert loader.members.row.tolist() == train
     assert sorted(keys(seen)) == [(epoch, sample) for epoch in range(3) for sample in range(len(train))]
-    assert len(loader) == 0
+    assert len(loader) == len(seen)  # of the pass to come
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
@@ -141,46 +115,6 @@ def test_a_state_of_another_stream_is_refused(store: Path, make_store: MakeStore
         other.load_state_dict(state)
 
 
-def test_batches_belong_to_whoever_holds_them(store: Path) -> None:
-    """What was handed out never changes, not even where only a view, or a NumPy array of a view, was kept."""
-    batches = iter(Loader(store, batch_size=4, prefetch=1, threads=2))
-    kept: list[np.ndarray[tuple[int, ...], np.dtype[np.generic]] | torch.Tensor] = []
-    copies: list[torch.Tensor] = []
-    for step in range(40):
-        batch = next(batches)
-        kept.append((batch.image, batch.image[1:], batch.image[2].numpy()[0], batch.fmask.view(-1))[step % 4])
-        copies.append(torch.as_tensor(kept[-1]).clone())
-        del batch
-    assert all(torch.equal(torch.as_tensor(held), copy) for held, copy in zip(kept, copies, strict=True))
-
-
-def test_memory_is_used_again(store: Path) -> None:
-    """Whoever drops a batch before the next sees few places in memory; whoever keeps all gets as many."""
-
-    def places(keep: bool) -> int:
-        batches, held = iter(Loader(store, batch_size=4, prefetch=2)), []
-        seen = set()
-        for _ in range(30):
-            batch = next(batches)
-            seen.add(batch.image.data_ptr())
-            held += [batch] if keep else []
-            del batch
-        return len(seen)
-
-    assert places(keep=False) <= 6
-    assert places(keep=True) == 30
-
-
-def test_a_borrowed_batch_is_overwritten(store: Path) -> None:
-    """The other side of the promise: with `borrow` the memory is the next batches', which tests must not overlook."""
-    batches = iter(Loader(store, batch_size=4, prefetch=1, borrow=True, seed=1))
-    first = next(batches)
-    before, place = first.image.clone(), first.image.data_ptr()
-    while next(batches).image.data_ptr() != place:
-        pass
-    assert not torch.equal(first.image, before)
-
-
 @pytest.mark.parametrize("harm", ["flip", "cut", "delete"])
 def test_damage_is_an_error_and_stays_one(store: Path, tmp_path: Path, harm: str) -> None:
     """A flipped byte, a short and a missing shard: the sample's batch raises, and so does everything after it."""
@@ -239,18 +173,6 @@ def test_an_error_of_the_disk_names_the_shard(store: Path, tmp_path: Path) -> No
         next(iter(loader))
 
 
-def test_repeats_in_a_weighted_epoch_look_elsewhere(dataset: Path) -> None:
-    """The second turn of a sample has another number, by which its views differ."""
-    loader = Loader(dataset, batch_size=8, weighting="design", epochs=1)
-    seen = [
-        triple
-        for batch in loader
-        for triple in zip(batch.sample.tolist(), batch.epoch.tolist(), batch.turn.tolist(), strict=True)
-    ]
-    assert len(set(seen)) == len(seen) == len(loader.members)
-    assert max(turn for _, _, turn in seen) >= 1
-
-
 def test_threads_end_with_their_iterator(store: Path) -> None:
     """Closed, forgotten or run to its end: no thread stays."""
 
@@ -303,80 +225,6 @@ print([next(batches).sample.tolist() for _ in range(5)])
     assert done.stdout.strip() == str([b.sample.tolist() for b in taken(Loader(store, batch_size=4, seed=6), 5)])
 
 
-def test_datasets_are_mixed_by_their_shares(store: Path, make_store: MakeStore) -> None:
-    """Over many epochs the parts are those asked for, whatever the datasets' sizes; the digest names the mixture."""
-    other = make_store(seed=4, n=60)
-    loader = Loader([store, other], batch_size=10, shares=[3, 1])
-    ids = np.concatenate([loader.ids(0, 40 * len(loader.members))[0]])
-    part = (loader.members.store[ids] == 0).mean()
-    assert abs(part - 0.75) < 0.02
-    assert loader.members.digest != Loader([store, other], batch_size=10).members.digest
-    for batch in taken(loader, 6):
-        check(batch, loader)
-
-
-def test_datasets_that_do_not_fit_are_refused(store: Path, make_store: MakeStore) -> None:
-    """Another chip size is named; so are shares that are not as many."""
-    other = make_store(height=8, width=8)
-    with pytest.raises(StoreError, match=r"has height 8, .* has 16: they cannot be mixed"):
-        Loader([store, other], batch_size=4)
-    with pytest.raises(ValueError, match="need as many shares above 0"):
-        Loader([store], batch_size=4, shares=[1, 1])
-
-
-@pytest.fixture
-def dataset(store: Path, make_store: MakeStore, tmp_path: Path) -> Path:
-    """A folder with two waves and samples.parquet, where a sample's weight is its index + 1."""
-    folder = tmp_path / "out"
-    folder.mkdir()
-    stores = [store, make_store(seed=5)]
-    rows = []
-    for wave, place in enumerate(stores, start=1):
-        shutil.copytree(place, folder / ("store.zarr" if wave == 1 else f"store-{wave:04d}.zarr"))
-        units = Store.open(place).column("unit").tolist()
-        rows += [{"wave": wave, "index": i, "unit": unit, "weight": i + 1.0} for i, unit in enumerate(units)]
-    table = pa.Table.from_pylist(rows).cast(
-        pa.schema({"wave": pa.int16(), "index": pa.int64(), "unit": pa.uint64(), "weight": pa.float64()})
-    )
-    pq.write_table(table, folder / "samples.parquet")
-    return folder
-
-
-def test_all_waves_of_a_dataset_are_one(dataset: Path) -> None:
-    """A folder is all its stores; without it there is a message."""
-    loader = Loader(dataset, batch_size=4, epochs=1)
-    assert set(loader.members.store.tolist()) == {0, 1}
-    assert len(keys(list(loader))) == len(loader.members)
-    with pytest.raises(StoreError, match="holds no store"):
-        Loader(dataset.parent / "nothing", batch_size=4)
-
-
-def test_design_weights_draw(dataset: Path) -> None:
-    """How often a sample occurs is proportional to its weight in samples.parquet, which the digest then names."""
-    loader = Loader(dataset, batch_size=4, weighting="design")
-    n = len(loader.members)
-    times = np.bincount(loader.ids(0, 400 * n)[0], minlength=n) / 400
-    wanted = loader.members.row + 1.0
-    assert np.abs(times - n * wanted / wanted.sum()).max() < 0.05
-    before = loader.members.digest
-    table = pq.read_table(dataset / "samples.parquet")
-    changed = table.set_column(3, "weight", pa.array(np.asarray(table["weight"]) * 2 + 1))
-    pq.write_table(changed, dataset / "samples.parquet")
-    assert Loader(dataset, batch_size=4, weighting="design").members.digest != before
-    assert Loader(dataset, batch_size=4).members.digest == Loader(dataset, batch_size=4).members.digest
-
-
-def test_weights_of_another_run_are_refused(dataset: Path) -> None:
-    """samples.parquet must list the stores' own units."""
-    table = pq.read_table(dataset / "samples.parquet")
-    pq.write_table(table.slice(0, 30), dataset / "samples.parquet")
-    with pytest.raises(StoreError, match="does not list the samples of"):
-        Loader(dataset, batch_size=4, weighting="design")
-    (dataset / "samples.parquet").unlink()
-    with pytest.raises(StoreError, match=r"has no samples\.parquet"):
-        Loader(dataset, batch_size=4, weighting="design")
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -396,70 +244,6 @@ def test_arguments_that_cannot_be_right(store: Path, options: dict[str, object],
         iter(Loader(store, **options))  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def served(dataset: Path) -> Iterator[Loopback]:
-    """The dataset on a web server with latency."""
-    with serving(folder_app(dataset), latency_s=0.005) as server:
-        yield server
-
-
-def test_over_a_network_the_same_batches_by_one_request_each(dataset: Path, served: Loopback, no_proxy: None) -> None:
-    """Samples of a store behind an address are those of the folder; an image costs a request, the masks of a shard one
-    for all."""
-    local, remote = (Loader(place, batch_size=6, epochs=1, seed=1) for place in (dataset, served.url))
-    opened = len(served.log)
-    for one, other in zip(local, remote, strict=True):
-        assert torch.equal(one.image, other.image)
-        assert torch.equal(one.fmask, other.fmask)
-    asked = [request.path for request in served.log[opened:]]
-    shards = {(int(store), int(row) // 4) for store, row in zip(local.members.store, local.members.row, strict=True)}
-    assert sum("/image/" in path for path in asked) == len(local.members)
-    assert sum("/fmask/" in path for path in asked) == len(shards)
-    assert len(asked) == len(local.members) + len(shards)
-
-
-def test_a_query_goes_to_every_file_and_into_no_message(dataset: Path, no_proxy: None) -> None:
-    """A signed address of a dataset reads all its waves; what fails is named without the signature or a password."""
-    files = folder_app(dataset)
-
-    def app(request: Request) -> Reply:
-        return files(request) if request.query.get("sig") == "secret" else Reply(status=403)
-
-    with serving(app) as server:
-        loader = Loader(f"{server.url}?sig=secret", batch_size=4, epochs=1)
-        assert len(keys(list(loader))) == len(loader.members)
-        assert set(loader.members.store.tolist()) == {0, 1}
-        host = server.url.removeprefix("http://")
-        with pytest.raises(StoreError) as caught:
-            Loader(f"http://user:password@{host}?sig=other-secret", batch_size=4)
-    assert host in str(caught.value)
-    assert not any(word in str(caught.value) for word in ("secret", "password", "user:"))
-
-
-def test_a_remote_store_travels(served: Loopback, no_proxy: None) -> None:
-    """To a spawned process: by pickle, and reads there."""
-    store = pickle.loads(pickle.dumps(Store.open(f"{served.url}/store.zarr")))
-    assert store.sample(int(store.readable[0])).image.any()
-
-
-def test_a_network_that_fails_is_an_error_without_secrets(
-    dataset: Path, served: Loopback, no_proxy: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A shard that is away is a StoreError that names it."""
-    loader = Loader(served.url, batch_size=4, epochs=1)
-    for shard in (dataset / "store.zarr" / "image").glob("c.*"):
-        shard.unlink()
-    with pytest.raises(StoreError, match=r"image/c\.\d.* is missing"):
-        list(loader)
-
-
-@pytest.fixture
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loopback is reached as it is."""
-    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def test_files_are_small_and_shared(store: Path) -> None:
     """No descriptor stays open between batches."""
     folder = Path("/proc/self/fd")
@@ -476,3 +260,117 @@ def test_files_are_small_and_shared(store: Path) -> None:
         except OSError:
             continue
     assert not [name for name in names if str(store) in name]
+
+
+def joined(loops: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """All loops' keys, one after the other."""
+    return [key for loop in loops for key in loop]
+
+
+def test_each_loop_is_a_pass(store: Path) -> None:
+    """Three loops over a loader of one epoch are three epochs, each in an order of its own, as one stream would be."""
+    loader, stream = Loader(store, batch_size=4, epochs=1, seed=8), Loader(store, batch_size=4, epochs=3, seed=8)
+    n = len(loader.members)
+    loops = []
+    for done in range(3):
+        assert (loader.passes_done, len(loader), loader.batches_per_pass) == (done, -(-n // 4), -(-n // 4))
+        loops.append(keys(list(loader)))
+    assert joined(loops) == keys(list(stream))
+    assert [{epoch for epoch, _ in loop} for loop in loops] == [{0}, {1}, {2}]
+
+
+@pytest.mark.parametrize("stop", [0, 1, 4, 5, 9])
+def test_passes_resume_exactly(store: Path, stop: int) -> None:
+    """A state from amid a pass, or from the very end of one, goes on so that all passes together are the same."""
+
+    def run(loader: Loader, most: int | None = None) -> list[list[tuple[int, int]]]:
+        found: list[list[tuple[int, int]]] = []
+        for _ in range(loader.passes_done, 3):
+            found.append([])
+            for batch in loader:
+                found[-1] += keys([batch])
+                most = None if most is None else most - 1
+                if most == 0:
+                    return found
+        return found
+
+    def make() -> Loader:
+        return Loader(store, batch_size=4, epochs=1, seed=8)
+
+    whole, first = run(make()), make()
+    assert make().batches_per_pass == 3
+    begun = run(first, stop) if stop else []
+    resumed = make()
+    resumed.load_state_dict(first.state_dict())
+    assert joined(begun + run(resumed)) == joined(whole)
+
+
+def test_a_loop_that_was_left_goes_on(store: Path) -> None:
+    """The next loop gives what the first had not, to the end of the pass; `restart` goes back."""
+    loader = Loader(store, batch_size=4, epochs=1, shuffle=False)
+    first = keys([next(iter(loader))])
+    assert len(loader) == loader.batches_per_pass - 1
+    rest = keys(list(loader))
+    assert first + rest == [(0, sample) for sample in range(len(loader.members))]
+    loader.restart()
+    assert keys(list(loader)) == first + rest
+
+
+def test_counting_batches_instead_of_exhausting_them(store: Path) -> None:
+    """Who takes as many batches as there are never sees the end, and still has a whole pass each time."""
+    loader = Loader(store, batch_size=4, epochs=1)
+    seen = [keys(taken(loader, len(loader))) for _ in range(3)]
+    assert [len(loop) for loop in seen] == [len(loader.members)] * 3
+
+
+@pytest.mark.parametrize("how", ["iterator", "state", "restart", "close"])
+def test_an_older_iterator_cannot_move_the_stream(store: Path, how: str) -> None:
+    """After a newer iterator, a loaded state, `restart` or `close` the old one raises, and the state stays."""
+    loader = Loader(store, batch_size=2, epochs=2, seed=1)
+    old = iter(loader)
+    whole = keys([next(old)])
+    state = loader.state_dict()
+    whole += keys([next(old)])
+    if how == "iterator":
+        new = iter(loader)
+        with pytest.raises(RuntimeError, match="a newer iterator"):
+            next(old)
+        assert whole + keys(list(new)) == keys(list(Loader(store, batch_size=2, epochs=2, seed=1)))
+        return
+    if how == "state":
+        loader.load_state_dict(state)
+    elif how == "restart":
+        loader.restart()
+    else:
+        old.close()  # type: ignore[attr-defined]
+    before = loader.state_dict()
+    with pytest.raises(RuntimeError, match="was closed"):
+        next(old)
+    assert loader.state_dict() == before
+    assert before["consumed"] == {"state": 2, "restart": 0, "close": 4}[how]
+
+
+def test_a_loader_without_epochs_has_no_length(store: Path) -> None:
+    """Neither batches nor passes."""
+    loader = Loader(store, batch_size=2)
+    for ask in (lambda: len(loader), lambda: loader.passes_done, lambda: loader.batches_per_pass):
+        with pytest.raises(TypeError, match="for ever"):
+            ask()
+
+
+def test_a_loader_travels(store: Path) -> None:
+    """By pickle, while it runs; the copy goes on where the loader stands, with small luggage."""
+    loader = Loader(store, batch_size=3, seed=5)
+    batches = iter(loader)
+    next(batches)
+    copy = pickle.loads(pickle.dumps(loader))
+    assert keys(taken(copy, 4)) == keys([next(batches) for _ in range(4)])
+
+
+def test_cores_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other systems than Linux have no affinity: all cores then."""
+    assert _cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert _cores() == os.cpu_count()
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 3, raising=False)
+    assert _cores() == 3

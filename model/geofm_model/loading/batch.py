@@ -29,6 +29,9 @@ class Batch:
     """float64 [b], degrees north."""
     stratum: Tensor
     """int32 [b]."""
+    weight: Tensor
+    """float32 [b], design weights: how many units of the region a sample stands for, whatever the loader draws by; 1
+    where the dataset has no samples.parquet."""
     sample: Tensor
     """int64 [b], on the CPU: number among the loader's members; with `epoch` the key of what is random."""
     epoch: Tensor
@@ -57,5 +60,5 @@ class Batch:
         return Batch(**moved, sample=self.sample, epoch=self.epoch, turn=self.turn, rule=self.rule)
 
 
-_PIXELS = ("image", "fmask", "date", "lon", "lat", "stratum")
+_PIXELS = ("image", "fmask", "date", "lon", "lat", "stratum", "weight")
 """What is on the device."""

@@ -12,20 +12,24 @@ caller holds, and one compressed sample per thread. A damaged, missing or change
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import TypedDict
 
 import numpy as np
 import torch
 
-from geofm_model.files import Bytes
+from geofm_model.chunks import Turn
 from geofm_model.loading.batch import Batch
+from geofm_model.loading.lanes import Lane, cuda_lane
 from geofm_model.loading.members import Members, Split, Weighting, gather
 from geofm_model.loading.order import Ids, Stream
-from geofm_model.loading.placing import placing_on
+from geofm_model.loading.passes import Pass
+from geofm_model.loading.placing import Borrowed, Copied, Owned, Placing
 from geofm_model.loading.slabs import Part, Ring, Slab
 
 SCHEMA = 1
@@ -46,7 +50,16 @@ class LoaderState(TypedDict):
 
 
 class Loader:
-    """Batches of the samples of one or several datasets, without an end.
+    """Batches of the samples of one or several datasets, without an end or in passes of `epochs`.
+
+    A `for` loop goes on where the last one stopped, to the end of the pass; the one after that makes the next pass,
+    with the orders of the epochs that follow. Several passes that resume exactly:
+
+        for _ in range(loader.passes_done, 3):
+            for batch in loader:
+                ...
+
+    There is one iterator at a time: a newer one, or a loaded state, takes over, and the one before raises.
 
     Parameters
     ----------
@@ -57,13 +70,14 @@ class Loader:
     shares : what part of the stream each dataset makes, relative; None by their numbers of samples
     weighting : `design` draws samples by their design weights, so that an epoch looks like the region
     rank, world_size : this process among those that train together
-    epochs : passes; None goes on for ever, 1 with `shuffle=False` reads everything once, in order of the stores. The
-        last batch of a finite stream may be smaller
+    epochs : how many make a pass, after which a loop ends; None goes on for ever, 1 with `shuffle=False` reads
+        everything once, in order of the stores. The last batch of a pass may be smaller
     shuffle : False keeps the order of the stores
     threads : that read and decode; by default one per core, more for stores behind an address
     prefetch : batches that are read ahead
     device : where batches go
-    borrow : hand out the same memory again and again: a batch is valid only until the next one is asked for
+    borrow : hand out the same memory again and again: a batch is valid only until the next one is asked for (on the
+        CPU; a GPU's batches are always yours)
 
     Raises
     ------
@@ -99,18 +113,48 @@ class Loader:
         self.threads = threads or _usual_threads(self.members)
         self.prefetch, self.device, self.borrow = prefetch, torch.device(device), borrow
         self._stream = Stream(len(self.members), seed=seed, weights=self.members.weights)
-        self._columns = {name: self.members.column(name) for name in ("date", "lon", "lat", "stratum")}
+        self._columns = self.members.metadata()
         self.consumed = 0
+        self._lane: Lane | None = None
+        self._running: weakref.ref[Pass] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from where the last iterator, or a loaded state, stopped."""
-        return _Pass(self)
+        """Batches from where the last iterator, or a loaded state, stopped, to the end of the pass."""
+        self._take_over()
+        placing = self._placing()
+        ring = Ring(
+            partial(placing.slab, *self.shapes()),
+            ahead=self.prefetch,
+            work=self.parts(self.consumed, None if self.epochs is None else self._end()),
+            fill=partial(self.fill, _turns(self.threads)),
+        )
+        new = Pass(ring, placing, rule=self.members.stores[0].rule, moved=self._moved)
+        self._running = weakref.ref(new)
+        ring.start(self.threads)
+        return new
 
     def __len__(self) -> int:
-        """Batches that a finite stream still has."""
-        if self.epochs is None:
-            raise TypeError("a loader without `epochs` has no length: it goes on for ever")
-        return -(-max(0, self.epochs * len(self.members) - self.consumed) // self.batch_size)
+        """Batches of the next `for` loop: of a whole pass, or what is left of one; TypeError without `epochs`."""
+        return self._batches(self._end() - self.consumed)
+
+    @property
+    def passes_done(self) -> int:
+        """Passes that came to their end; TypeError without `epochs`."""
+        return self.consumed // self._span
+
+    @property
+    def batches_per_pass(self) -> int:
+        """Batches of a whole pass; TypeError without `epochs`."""
+        return self._batches(self._span)
+
+    def __getstate__(self) -> Mapping[str, object]:
+        """Everything but what runs here: a loader may be sent to another process, and goes on there."""
+        return {**self.__dict__, "_running": None, "_lane": None}
+
+    def restart(self) -> None:
+        """Go back to the very first sample; a running iterator is over."""
+        self._take_over()
+        self.consumed = 0
 
     def state_dict(self) -> LoaderState:
         """Where the stream is, after the batch that was handed out last."""
@@ -124,7 +168,7 @@ class Loader:
         )
 
     def load_state_dict(self, state: LoaderState) -> None:
-        """Go on from a state; a running iterator is not changed, the next one begins there.
+        """Go on from a state: the next iterator begins there, and one that is running raises.
 
         Raises
         ------
@@ -133,11 +177,12 @@ class Loader:
         """
         mine = self.state_dict()
         for name in ("schema", "digest", "shuffle", "seed", "batch_size"):
-            if state[name] != mine[name]:
+            if state.get(name) != mine[name]:
                 raise ValueError(
-                    f"the state has {name} {state[name]!r}, this loader has {mine[name]!r}: it is another stream; give "
-                    "the same datasets, split, shares, weighting, seed and batch size, or start anew"
+                    f"the state has {name} {state.get(name)!r}, this loader has {mine[name]!r}: it is another stream; "
+                    "give the same datasets, split, shares, weighting, seed and batch size, or start anew"
                 )
+        self._take_over()
         self.consumed = int(state["consumed"])
 
     def ids(self, position: int, count: int) -> tuple[Ids, Ids, Ids]:
@@ -147,15 +192,15 @@ class Loader:
         places = np.arange(position, position + count)
         return places % len(self.members), places // len(self.members), np.zeros_like(places)
 
-    def parts(self, position: int) -> Iterator[Part]:
+    def parts(self, position: int, end: int | None) -> Iterator[Part]:
         """What each batch of this rank holds, from a position on."""
-        end = None if self.epochs is None else self.epochs * len(self.members)
         while end is None or position < end:
             count = self.batch_size if end is None else min(self.batch_size, end - position)
             first, stop = (part * count // self._world for part in (self._rank, self._rank + 1))
             ids, epochs, turns = self.ids(position + first, stop - first)
+            columns = {name: values[ids] for name, values in self._columns.items()}
             position += count
-            yield Part(ids=ids, epochs=epochs, turns=turns, after=position)
+            yield Part(ids=ids, epochs=epochs, turns=turns, columns=columns, after=position)
 
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of image and fmask in a batch of this rank."""
@@ -163,76 +208,61 @@ class Loader:
         rows, size = -(-self.batch_size // self._world), (header.height, header.width)
         return (rows, header.timesteps, len(header.bands), *size), (rows, header.timesteps, *size)
 
-    def fill(self, slab: Slab, row: int, sample: int) -> None:
-        """Read a sample into a row of a slab."""
-        store = self.members.stores[self.members.store[sample]]
-        index = int(self.members.row[sample])
-        for chunks, out in ((store.image, slab.image[row]), (store.fmask, slab.fmask[row])):
-            chunks.load(index, out, _scratch)
+    def fill(self, turn: Turn, slab: Slab, row: int, sample: int) -> None:
+        """Read a sample into a row of a slab; decode when it is this thread's turn."""
+        self.members.load(sample, slab.image[row], slab.fmask[row], turn)
 
-    def batch(self, image: torch.Tensor, fmask: torch.Tensor, part: Part) -> Batch:
-        """Pixels that are on the device, with what belongs to them."""
-        columns = {name: torch.from_numpy(values[part.ids]).to(self.device) for name, values in self._columns.items()}
-        return Batch(
-            image=image,
-            fmask=fmask,
-            **columns,
-            sample=torch.from_numpy(part.ids),
-            epoch=torch.from_numpy(part.epochs),
-            turn=torch.from_numpy(part.turns),
-            rule=self.members.stores[0].rule,
-        )
+    @property
+    def _span(self) -> int:
+        """Samples of a pass."""
+        if self.epochs is None:
+            raise TypeError("a loader without `epochs` makes no passes and has no length: it goes on for ever")
+        return self.epochs * len(self.members)
 
+    def _end(self) -> int:
+        """Position where the present pass ends, or the next one where it is over."""
+        return (self.consumed // self._span + 1) * self._span
 
-class _Pass(Iterator[Batch]):
-    """A run through the stream with threads of its own, which end when it is closed or forgotten."""
+    def _batches(self, samples: int) -> int:
+        return -(-samples // self.batch_size)
 
-    def __init__(self, loader: Loader) -> None:
-        self._loader, self._process = loader, os.getpid()
-        self._failed: Exception | None = None
-        self._placing = placing_on(loader.device, borrow=loader.borrow)
-        make = partial(self._placing.slab, *loader.shapes())
-        self._ring = Ring(make, ahead=loader.prefetch, work=loader.parts(loader.consumed), fill=loader.fill)
-        self._ring.start(loader.threads)
+    def _moved(self, position: int) -> None:
+        self.consumed = position
 
-    def __next__(self) -> Batch:
-        if self._process != os.getpid():
-            raise RuntimeError(
-                "this iterator was made before a fork, and its threads stayed behind: make it in the process that uses "
-                "it, or start processes by spawn"
-            )
-        self._placing.before_next(self._ring)
-        slab = self._take()
-        if slab is None:
-            raise StopIteration
-        part = slab.part
-        image, fmask = self._placing.place(slab, self._ring)
-        batch = self._loader.batch(image, fmask, part)
-        self._loader.consumed = part.after
-        return batch
+    def _placing(self) -> Placing:
+        if self.device.type == "cuda":
+            self._lane = self._lane or cuda_lane(self.device)
+            return Copied(self._lane)
+        if self.device.type != "cpu":
+            raise ValueError(f"batches go to cpu or cuda, not to {self.device}: move them on with Batch.to")
+        return Borrowed() if self.borrow else Owned()
 
-    def _take(self) -> Slab | None:
-        """The next slab; what went wrong once is raised again, since an end would look like the end of the data."""
-        try:
-            if self._failed is None:
-                return self._ring.take()
-        except Exception as error:
-            self._failed = error
-            self._ring.stop()
-        raise self._failed
-
-    def close(self) -> None:
-        """End the threads; batches that were handed out stay valid."""
-        self._ring.stop()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_ring"):
-            self.close()
+    def _take_over(self) -> None:
+        """Nobody but who comes next moves the stream on."""
+        running = None if self._running is None else self._running()
+        if running is not None:
+            running.close()
+        self._running = None
 
 
 def _usual_threads(members: Members) -> int:
     """One per core that this process may use; as many as should be under way for stores behind an address."""
-    return max(len(os.sched_getaffinity(0)), *(store.files.at_once for store in members.stores))
+    return max(_cores(), *(store.files.at_once for store in members.stores))
+
+
+def _turns(threads: int) -> Turn:
+    """Two at a time per core, where threads are many for the sake of a network: if they all decoded at once, whoever
+    takes batches would wait long for a core."""
+    most = 2 * _cores()
+    return BoundedSemaphore(most) if threads > most else nullcontext()
+
+
+def _cores() -> int:
+    """Cores that this process may use, where the system can say so, else all."""
+    count: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)  # since Python 3.13
+    if hasattr(os, "sched_getaffinity"):  # on Linux
+        return len(os.sched_getaffinity(0))
+    return count() or 1
 
 
 def _check(batch_size: int, rank: int, world_size: int, epochs: int | None, threads: int | None, prefetch: int) -> None:
@@ -247,14 +277,3 @@ def _check(batch_size: int, rank: int, world_size: int, epochs: int | None, thre
         )
     if (epochs is not None and epochs < 1) or (threads is not None and threads < 1):
         raise ValueError(f"epochs and threads must be at least 1 or None, got {epochs} and {threads}")
-
-
-_here = threading.local()
-
-
-def _scratch(size: int) -> Bytes:
-    """This thread's own memory of `size` bytes, used again and again."""
-    found: Bytes | None = getattr(_here, "scratch", None)
-    if found is None or found.size < size:
-        found = _here.scratch = np.empty(size + size // 4, dtype=np.uint8)
-    return found[:size]

@@ -7,7 +7,9 @@ of (dataset, wave, index); the digest names exactly this list, so that a positio
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,10 +18,13 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from geofm_model.errors import ForbiddenError, StoreError
-from geofm_model.files import below, files_at
+from geofm_model.chunks import Turn
+from geofm_model.errors import StoreError
+from geofm_model.files import Bytes
+from geofm_model.loading.dataset import Dataset
 from geofm_model.store import Store
 
+_ALWAYS: Turn = nullcontext()
 SPLITS = {"train": 0, "heldout": 1, "test": 2}
 Split = Literal["train", "heldout", "test"]
 Weighting = Literal["none", "design"]
@@ -38,6 +43,9 @@ class Members:
     """Of each store, the number of its dataset."""
     weights: NDArray[np.float64] | None
     """[n] relative chance to be drawn; None where all are equal."""
+    design: NDArray[np.float64] | None
+    """[n] design weights, whatever is drawn: how many units of the region a sample stands for; 1 for the samples of a
+    dataset that has no samples.parquet, None where none has."""
     digest: str
     """SHA-256 of the stores' digests, the split, and what the weights are made of."""
 
@@ -49,26 +57,27 @@ class Members:
         parts = [store.column(name)[self.row[self.store == at]] for at, store in enumerate(self.stores)]
         return np.concatenate(parts)  # members are in order of stores
 
+    def metadata(self) -> dict[str, NDArray[np.generic]]:
+        """What a batch says of its samples beside their pixels, for all members, by name; [n] or [n, T] each."""
+        found = {name: self.column(name) for name in ("date", "lon", "lat", "stratum")}
+        weight = np.ones(len(self)) if self.design is None else self.design
+        return {**found, "weight": weight.astype(np.float32)}
 
-def open_dataset(place: str | Path) -> list[Store]:
-    """The stores of a dataset folder in order of waves, or the one store at `place`.
+    def load(self, member: int, image: NDArray[np.int16], fmask: NDArray[np.uint8], turn: Turn = _ALWAYS) -> None:
+        """Read a member's pixels into contiguous arrays [T, B, H, W] and [T, H, W]; as Chunks.load."""
+        store, index = self.stores[self.store[member]], int(self.row[member])
+        store.image.load(index, image, _scratch, turn)
+        store.fmask.load(index, fmask, _scratch, turn)
 
-    Raises
-    ------
-    StoreError
-        When there is none, or one of them is not as the contract says.
-    """
-    files = files_at(place)
-    if _is_there(place, "zarr.json"):
-        return [Store.open(place)]
-    found: list[Store] = []
-    while _is_there(place, f"{_store_name(len(found) + 1)}/zarr.json"):
-        found.append(Store.open(below(place, _store_name(len(found) + 1))))
-    if not found:
-        raise StoreError(
-            f"{files.where} holds no store: give a dataset folder of geofm-sample (it has a store.zarr) or a store"
-        )
-    return found
+    @property
+    def weighted(self) -> bool:
+        """Whether any of the datasets has design weights."""
+        return self.design is not None
+
+    @property
+    def unit(self) -> NDArray[np.uint64]:
+        """[n] packed id of each member's sampling unit, gathered anew each time."""
+        return self.column("unit").astype(np.uint64)
 
 
 def gather(
@@ -96,83 +105,64 @@ def gather(
         if word not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {word!r}")
     _check_shares(places, shares)
-    datasets = [open_dataset(place) for place in places]
-    stores = tuple(store for dataset in datasets for store in dataset)
+    datasets = [Dataset.open(place) for place in places]
+    stores = tuple(store for dataset in datasets for store in dataset.stores)
     _check_alike(stores)
     rows = [np.flatnonzero(store.column("split") == SPLITS[split]) for store in stores]
-    counts = [row.size for row in rows]
-    if not sum(counts):
-        raise StoreError(
-            f"none of {', '.join(files_at(place).where for place in places)} has a sample of the split {split!r}"
-        )
+    if not sum(row.size for row in rows):
+        raise StoreError(f"none of {', '.join(found.where for found in datasets)} has a sample of the split {split!r}")
     digests = [store.header.digest for store in stores]
-    parts: list[NDArray[np.float64]] | None = None
     if weighting == "design":
-        parts = []
-        for place, dataset in zip(places, datasets, strict=True):
-            digest, values = _design_weights(place, dataset)
-            digests.append(digest)
-            parts += values
-    weights = _weights(datasets, rows, parts, shares)
-    if weights is not None and not (np.isfinite(weights).all() and weights.min() >= 0 and weights.sum() > 0):
-        raise StoreError("the weights of samples.parquet must be finite, ≥ 0 and not all zero in the split")
+        digests += [_digest(dataset) for dataset in datasets]
+    design, sizes = _design(datasets, rows)
+    weights = _weights(design if weighting == "design" else np.ones(sum(sizes)), sizes, shares)
+    if not weights.sum() > 0:
+        raise StoreError(f"the weights of samples.parquet are all zero in the split {split!r}")
     named = json.dumps([digests, split, None if shares is None else [float(share) for share in shares]])
     return Members(
         stores=stores,
-        store=np.repeat(np.arange(len(stores), dtype=np.int32), counts),
+        store=np.repeat(np.arange(len(stores), dtype=np.int32), [row.size for row in rows]),
         row=np.concatenate(rows).astype(np.int64),
-        dataset=tuple(at for at, dataset in enumerate(datasets) for _ in dataset),
-        weights=weights,
+        dataset=tuple(at for at, dataset in enumerate(datasets) for _ in dataset.stores),
+        weights=None if weighting == "none" and shares is None else weights,
+        design=None if all(dataset.weights is None for dataset in datasets) else design,
         digest=sha256(named.encode()).hexdigest(),
     )
 
 
-def _weights(
-    datasets: Sequence[Sequence[Store]],
-    rows: Sequence[NDArray[np.intp]],
-    design: Sequence[NDArray[np.float64]] | None,
-    shares: Sequence[float] | None,
-) -> NDArray[np.float64] | None:
-    """Weights of all members; those of a dataset sum to its share."""
-    if design is None and shares is None:
-        return None
-    values = [np.ones(row.size) if design is None else design[at][row] for at, row in enumerate(rows)]
-    if shares is None:
-        return np.concatenate(values)
-    found, first = [], 0
-    for dataset, share in zip(datasets, shares, strict=True):
-        own = np.concatenate(values[first : first + len(dataset)])
-        found.append(own * (share / own.sum()) if own.sum() > 0 else own)
-        first += len(dataset)
-    return np.concatenate(found)
-
-
-def _design_weights(place: str | Path, dataset: Sequence[Store]) -> tuple[str, list[NDArray[np.float64]]]:
-    """Digest of samples.parquet, and for each store of a dataset the weight of every index."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        data = files_at(place).read("samples.parquet")
-    except FileNotFoundError:
+def _digest(dataset: Dataset) -> str:
+    """Of the weights, of units that the stores' own digests name; raises StoreError where there are none."""
+    if dataset.weights is None:
         raise StoreError(
-            f"{files_at(place).where} has no samples.parquet, where the weights are: give the dataset's folder, not a "
-            "store alone"
-        ) from None
-    table = pq.read_table(pa.BufferReader(data), columns=["wave", "index", "unit", "weight"])
-    wave, index, unit = (np.asarray(table[name]) for name in ("wave", "index", "unit"))
-    weights = []
-    for number, store in enumerate(dataset, start=1):
-        mine = wave == number
-        values = np.full(len(store), np.nan)
-        values[index[mine]] = np.asarray(table["weight"])[mine]
-        if np.isnan(values).any() or not np.array_equal(store.column("unit")[index[mine]], unit[mine]):
-            raise StoreError(
-                f"samples.parquet of {files_at(place).where} does not list the samples of {store.files.where}: they "
-                "are of two runs"
-            )
-        weights.append(values)
-    return sha256(data).hexdigest(), weights
+            f"{dataset.where} has no samples.parquet, where the weights are: give the dataset's folder, not a store "
+            "alone"
+        )
+    whole = sha256()
+    for values in dataset.weights:
+        whole.update(values.astype("<f8").tobytes())
+    return whole.hexdigest()
+
+
+def _design(datasets: Sequence[Dataset], rows: Sequence[NDArray[np.intp]]) -> tuple[NDArray[np.float64], list[int]]:
+    """Design weights of all members, 1 in datasets that have none, and the members of each dataset."""
+    found, sizes, at = [], [], 0
+    for dataset in datasets:
+        mine = rows[at : at + len(dataset.stores)]
+        weights = dataset.weights or tuple(np.ones(len(store)) for store in dataset.stores)
+        found += [values[row] for values, row in zip(weights, mine, strict=True)]
+        sizes.append(sum(row.size for row in mine))
+        at += len(mine)
+    return np.concatenate(found), sizes
+
+
+def _weights(values: NDArray[np.float64], sizes: Sequence[int], shares: Sequence[float] | None) -> NDArray[np.float64]:
+    """Weights of all members; those of a dataset sum to its share."""
+    if shares is None:
+        return values
+    parts = np.split(values, np.cumsum(sizes)[:-1])
+    return np.concatenate(
+        [own * (share / own.sum()) if own.sum() > 0 else own for own, share in zip(parts, shares, strict=True)]
+    )
 
 
 def _check_shares(places: Sequence[str | Path], shares: Sequence[float] | None) -> None:
@@ -194,13 +184,12 @@ def _check_alike(stores: Sequence[Store]) -> None:
                 )
 
 
-def _store_name(wave: int) -> str:
-    return "store.zarr" if wave == 1 else f"store-{wave:04d}.zarr"
+_here = threading.local()
 
 
-def _is_there(place: str | Path, name: str) -> bool:
-    try:
-        files_at(place).read(name)
-    except (FileNotFoundError, ForbiddenError):  # S3 that may not be listed refuses what is not there
-        return False
-    return True
+def _scratch(size: int) -> Bytes:
+    """This thread's own memory of `size` bytes, used again and again."""
+    found: Bytes | None = getattr(_here, "scratch", None)
+    if found is None or found.size < size:
+        found = _here.scratch = np.empty(size + size // 4, dtype=np.uint8)
+    return found[:size]

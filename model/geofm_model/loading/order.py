@@ -8,6 +8,8 @@ about 0.1 s and 24 MB per million samples and epoch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,6 +66,10 @@ class Stream:
     def __init__(self, samples: int, *, seed: int, weights: NDArray[np.float64] | None = None) -> None:
         self.samples, self.seed, self._weights = samples, seed, weights
         self._known: dict[int, tuple[Ids, Ids]] = {}
+
+    def __getstate__(self) -> Mapping[str, object]:
+        """Without the orders that are kept: they are found again."""
+        return {**self.__dict__, "_known": {}}
 
     def epoch(self, epoch: int) -> tuple[Ids, Ids]:
         """Sample ids in the order of an epoch, and how often each came before in it, [samples] each.

@@ -2,13 +2,14 @@
 
 On the CPU tensors *are* the slab's memory, without a copy, and belong to the caller: the slab comes back when the last
 tensor, view or NumPy array of it is gone. With `borrow` it comes back as soon as the next batch is asked for. On a GPU
-slabs are page-locked; they are copied on a stream of their own and come back when the copy is done.
+slabs are page-locked and copied to fresh memory there (geofm_model.loading.lanes); they come back after the copy.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections import deque
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,14 +17,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geofm_model.loading.lanes import Lane, Sent
 from geofm_model.loading.slabs import Ring, Slab
 
-Pixels = tuple[Tensor, Tensor]
-"""image and fmask."""
+Tensors = dict[str, Tensor]
+"""image, fmask and the metadata columns of a batch, by name."""
+
+
+class Placed(Protocol):
+    """A slab's content on its way to the caller."""
+
+    def take(self) -> Tensors:
+        """The tensors, for use in what the caller does next; called once."""
+        ...
 
 
 class Placing(Protocol):
     """Hands slabs out; called by the thread that takes batches only."""
+
+    ahead: int
+    """Slabs to place before they are asked for, so that the copy runs beside the caller's work."""
 
     def slab(self, image: tuple[int, ...], fmask: tuple[int, ...]) -> Slab:
         """Memory of a batch of these shapes; called by any thread."""
@@ -33,22 +46,26 @@ class Placing(Protocol):
         """Give back what is given back when another batch is asked for."""
         ...
 
-    def place(self, slab: Slab, ring: Ring) -> Pixels:
-        """The filled rows of a slab on the device."""
+    def place(self, slab: Slab, ring: Ring) -> Placed:
+        """Begin to bring the filled rows of a slab, and what belongs to them, to the device."""
         ...
 
 
-def placing_on(device: torch.device, *, borrow: bool) -> Placing:
-    """The way slabs are handed out on a device."""
-    if device.type == "cuda":
-        return Copied(device)
-    if device.type != "cpu":
-        raise ValueError(f"batches go to cpu or cuda, not to {device}: move them on with Batch.to")
-    return Borrowed() if borrow else Owned()
+@dataclass(frozen=True)
+class Here:
+    """Tensors that need no way; implements Placed."""
+
+    tensors: Tensors
+
+    def take(self) -> Tensors:
+        """See :class:`Placed`."""
+        return self.tensors
 
 
 class Owned:
     """Tensors belong to the caller; implements Placing."""
+
+    ahead = 0
 
     def slab(self, image: tuple[int, ...], fmask: tuple[int, ...]) -> Slab:
         """See :class:`Placing`."""
@@ -57,7 +74,7 @@ class Owned:
     def before_next(self, ring: Ring) -> None:
         """See :class:`Placing`."""
 
-    def place(self, slab: Slab, ring: Ring) -> Pixels:
+    def place(self, slab: Slab, ring: Ring) -> Placed:
         """See :class:`Placing`."""
         left = [True, False]  # whether it is the last; taken by pop, which two threads cannot do at once
 
@@ -71,7 +88,7 @@ class Owned:
             weakref.finalize(view, gone).atexit = False
             return torch.from_numpy(view)
 
-        return lent(slab.image), lent(slab.fmask)
+        return Here({"image": lent(slab.image), "fmask": lent(slab.fmask), **_columns(slab)})
 
 
 class Borrowed(Owned):
@@ -86,48 +103,57 @@ class Borrowed(Owned):
             ring.give_back(self._lent)
             self._lent = None
 
-    def place(self, slab: Slab, ring: Ring) -> Pixels:
+    def place(self, slab: Slab, ring: Ring) -> Placed:
         """See :class:`Placing`."""
         self._lent = slab
         rows = slab.part.ids.size
-        return torch.from_numpy(slab.image[:rows]), torch.from_numpy(slab.fmask[:rows])
+        pixels = {"image": torch.from_numpy(slab.image[:rows]), "fmask": torch.from_numpy(slab.fmask[:rows])}
+        return Here(pixels | _columns(slab))
+
+
+@dataclass(kw_only=True, eq=False)
+class LockedSlab(Slab):
+    """A slab whose arrays are the memory of page-locked tensors.
+
+    The tensors themselves are sent: torch keeps the memory of page-locked tensors of its own until copies of them are
+    over, also when an iterator is dropped amid one.
+    """
+
+    pixels: Tensor
+    quality: Tensor
 
 
 class Copied:
-    """Fresh memory on a GPU, filled from page-locked slabs; implements Placing."""
+    """Fresh memory on a device, filled from page-locked slabs; implements Placing."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._copying: deque[tuple[torch.cuda.Event, Slab]] = deque()
+    ahead = 1
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._copying: deque[tuple[Sent, Slab]] = deque()
 
     def slab(self, image: tuple[int, ...], fmask: tuple[int, ...]) -> Slab:
         """See :class:`Placing`."""
-        pixels = torch.empty(image, dtype=torch.int16, pin_memory=True)
-        quality = torch.empty(fmask, dtype=torch.uint8, pin_memory=True)
-        return Slab(image=pixels.numpy(), fmask=quality.numpy())  # the arrays keep the tensors alive
+        pixels, quality = self._lane.locked(image, torch.int16), self._lane.locked(fmask, torch.uint8)
+        return LockedSlab(image=pixels.numpy(), fmask=quality.numpy(), pixels=pixels, quality=quality)
 
     def before_next(self, ring: Ring) -> None:
-        """See :class:`Placing`."""
-        while self._copying and (len(self._copying) > 1 or _is_over(self._copying[0][0])):
-            event, slab = self._copying.popleft()
-            event.synchronize()
+        """See :class:`Placing`; waits for a copy only where another one has been begun after it."""
+        while self._copying and (len(self._copying) > 1 or self._copying[0][0].is_over()):
+            sent, slab = self._copying.popleft()
+            sent.wait()
             ring.give_back(slab)
 
-    def place(self, slab: Slab, ring: Ring) -> Pixels:
+    def place(self, slab: Slab, ring: Ring) -> Placed:
         """See :class:`Placing`."""
-        rows, using = slab.part.ids.size, torch.cuda.current_stream(self._device)
-        with torch.cuda.stream(self._stream):
-            image, fmask = (
-                torch.from_numpy(array[:rows]).to(self._device, non_blocking=True) for array in (slab.image, slab.fmask)
-            )
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record(self._stream)
-        using.wait_event(event)
-        for tensor in (image, fmask):
-            tensor.record_stream(using)
-        self._copying.append((event, slab))
-        return image, fmask
+        assert isinstance(slab, LockedSlab)
+        rows = slab.part.ids.size
+        columns = {name: self._lane.lock(tensor) for name, tensor in _columns(slab).items()}
+        sent = self._lane.send({"image": slab.pixels[:rows], "fmask": slab.quality[:rows], **columns})
+        self._copying.append((sent, slab))
+        return sent
 
 
-def _is_over(event: torch.cuda.Event) -> bool:
-    return bool(event.query())  # type: ignore[no-untyped-call]
+def _columns(slab: Slab) -> Tensors:
+    """Metadata of the rows; fresh memory of each part, so the caller's."""
+    return {name: torch.from_numpy(values) for name, values in slab.part.columns.items()}

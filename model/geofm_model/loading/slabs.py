@@ -2,15 +2,18 @@
 
 Fresh memory for a batch costs more than decoding into it: the system has to find, clear and map every page. So a
 *slab*, the pixels of one batch, is filled, handed out (geofm_model.loading.placing says to whom it then belongs), given
-back and filled again. Slabs that are handed out do not count as read ahead: whoever keeps them gets new ones made.
+back and filled again. Slabs that are handed out do not count as read ahead: whoever keeps them gets new ones made. A
+`for` loop has the last batch in hand until it has the next one, so the slab that is needed then comes back in a moment:
+it is waited for, but not for long.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,12 +32,17 @@ class Part:
     """[k]."""
     turns: Ids
     """[k] how often each sample came before in its epoch."""
+    columns: Mapping[str, NDArray[np.generic]]
+    """Metadata of the samples by name, [k] or [k, T], in memory of their own."""
     after: int
     """Position in the stream when all ranks have been given this batch."""
 
 
+_PATIENCE_S = 0.05
+"""How long a slab that was handed out is waited for, before a new one is made, which costs as much."""
+
 _NO_IDS: Ids = np.empty(0, dtype=np.int64)
-_NOTHING = Part(ids=_NO_IDS, epochs=_NO_IDS, turns=_NO_IDS, after=0)
+_NOTHING = Part(ids=_NO_IDS, epochs=_NO_IDS, turns=_NO_IDS, columns={}, after=0)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -75,10 +83,15 @@ class Ring:
     ) -> None:
         self._make, self._ahead, self._work, self._fill = make, ahead, work, fill
         # Re-entrant, since a slab may come back by a garbage collection inside these very methods.
-        self._changed = threading.Condition(threading.RLock())
+        lock = threading.RLock()
+        self._filled, self._room = threading.Condition(lock), threading.Condition(lock)
+        """For whoever takes slabs, and for the threads that fill them."""
         self._free: deque[Slab] = deque()
         self._coming: deque[Slab] = deque()
         """Slabs in order, the first is the next to be taken."""
+        self._made = 0
+        self._taken = -np.inf
+        """When the last slab was taken."""
         self._over = self._stopped = False
         self._failed: BaseException | None = None
         self._process = os.getpid()
@@ -94,23 +107,29 @@ class Ring:
         """Take no more rows on."""
         if self._process != os.getpid():
             return
-        with self._changed:
+        with self._room:
             self._stopped = True
-            self._changed.notify_all()
+            self._wake_all()
+
+    def ready(self) -> bool:
+        """Whether a slab can be taken without waiting."""
+        with self._filled:
+            return not self._stopped and self._first_is_full()
 
     def take(self) -> Slab | None:
         """The next slab with all its rows, None after the last; raises what a row of it met."""
-        with self._changed:
+        with self._filled:
             while not self._stopped:
-                if self._coming and self._coming[0].done == self._coming[0].part.ids.size:
+                if self._first_is_full():
                     slab = self._coming.popleft()
-                    self._changed.notify_all()
+                    self._taken = time.monotonic()
+                    self._room.notify()  # one opens the next and wakes the others
                     if slab.error is not None:
                         raise slab.error
                     return slab
                 if self._over and not self._coming:
                     return None
-                self._changed.wait()
+                self._filled.wait()
             if self._failed is not None:
                 raise self._failed
             return None
@@ -119,10 +138,17 @@ class Ring:
         """A slab that nobody uses any more; from any thread, also out of a garbage collection."""
         if self._process != os.getpid():  # a fork may have copied the lock while somebody held it
             return
-        with self._changed:
+        with self._room:
             if len(self._free) < self._ahead:
                 self._free.append(slab)
-            self._changed.notify_all()
+            self._room.notify()
+
+    def _first_is_full(self) -> bool:
+        return bool(self._coming) and self._coming[0].done == self._coming[0].part.ids.size
+
+    def _wake_all(self) -> None:
+        self._filled.notify_all()
+        self._room.notify_all()
 
     def _run(self) -> None:
         while (found := self._next_row()) is not None:
@@ -132,46 +158,59 @@ class Ring:
                 self._fill(slab, row, int(slab.part.ids[row]))
             except BaseException as raised:
                 error = raised
-            with self._changed:
+            with self._filled:
                 slab.done += 1
                 slab.error = slab.error or error
                 if slab.done == slab.part.ids.size:
-                    self._changed.notify_all()
+                    self._filled.notify_all()
 
     def _next_row(self) -> tuple[Slab, int] | None:
-        with self._changed:
+        with self._room:
             while not self._stopped:
+                patience = self._patience()
                 try:
-                    slab = self._open()
+                    slab = self._opened() or (None if patience > 0 else self._open())
                 except BaseException as error:  # of the order, or for lack of memory: there is no batch to blame
                     self._failed, self._stopped = error, True
-                    self._changed.notify_all()
+                    self._wake_all()
                     return None
                 if slab is not None and slab.begun < slab.part.ids.size:
                     slab.begun += 1
                     return slab, slab.begun - 1
-                if slab is not None:  # a last batch that has nothing for this rank
-                    self._changed.notify_all()
-                    continue
-                if self._over:
+                if slab is None and self._over:
                     return None
-                self._changed.wait()
+                if slab is None:  # else it is a last batch that has nothing for this rank
+                    self._room.wait(patience if patience > 0 else None)
             return None
 
+    def _patience(self) -> float:
+        """Seconds that a slab may still be waited for to come back; 0 where one is free or few were made."""
+        if self._free or self._made <= self._ahead:
+            return 0.0
+        return max(0.0, self._taken + _PATIENCE_S - time.monotonic())
+
+    def _opened(self) -> Slab | None:
+        """The slab with rows that nobody has taken on."""
+        last = self._coming[-1] if self._coming else None
+        return last if last is not None and last.begun < last.part.ids.size else None
+
     def _open(self) -> Slab | None:
-        """A slab with a row that nobody has taken on, a new one where there is room."""
-        if self._coming and self._coming[-1].begun < self._coming[-1].part.ids.size:
-            return self._coming[-1]
+        """The next slab, where there is room and work."""
         if self._over or len(self._coming) >= self._ahead:
             return None
         part = next(self._work, None)
         if part is None:
             self._over = True
-            self._changed.notify_all()
+            self._wake_all()
             return None
-        slab = self._free.popleft() if self._free else self._make()
+        slab = self._free.popleft() if self._free else self._new()
         slab.part = part
         slab.begun = slab.done = 0
         slab.error = None
         self._coming.append(slab)
+        self._wake_all()  # it has rows for the other threads, or it is empty and can be taken
         return slab
+
+    def _new(self) -> Slab:
+        self._made += 1
+        return self._make()
