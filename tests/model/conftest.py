@@ -1,4 +1,4 @@
-"""Synthetic stores to stream from."""
+"""Synthetic stores to stream from, and shapes that are checked wherever annotations name their axes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 from small_stores import small_spec
 
 from geofm_pipeline.errors import BlockReadError
 from geofm_pipeline.store.synthetic import SyntheticReader, synthetic_requests, write_synthetic_store
+
+SHAPED = ["geofm_model.models", "geofm_model.views", "geofm_model.transfer", "geofm_model.training.masked"]
+"""Modules whose functions and records check their annotations in these tests, before anybody has imported them."""
+# An integer is a number, as in PEP 484; beartype alone would refuse a ratio of 0.
+install_import_hook(SHAPED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 BURIED = (5, 8, 9, 10, 11)
 """Indices of the tombstones: one row, and a whole shard."""

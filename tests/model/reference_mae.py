@@ -68,14 +68,23 @@ def metadata_table(module: nn.Module, year: Tensor, day: Tensor, lat: Tensor, lo
 
 
 def loss_of(
-    model: MaskedAutoencoder, image: Tensor, ids_shuffle: Tensor, keep: int, coords: tuple[Tensor, ...] | None = None
+    model: MaskedAutoencoder,
+    image: Tensor,
+    ids_shuffle: Tensor,
+    keep: int,
+    coords: tuple[Tensor, ...] | None = None,
+    dropped: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(loss, predictions [b, n, numbers]) of an image [b, t, c, h, w] whose first `keep` shuffled tokens are seen."""
+    """(loss, predictions [b, n, numbers]) of an image [b, t, c, h, w] whose first `keep` shuffled tokens are seen.
+
+    `dropped`, bool [b, c]: bands that are 0 in what is embedded, and whose pixels count in all tokens.
+    """
     encoder, decoder = model.encoder, model.decoder
     size, (b, t, c, h, w) = encoder.config.patching.size, image.shape
     grid = (t, h // size, w // size)
     weight = encoder.embed.weight.reshape(-1, 1, size, size, c).permute(0, 4, 1, 2, 3)  # [D, C, 1, p, p]
-    x = torch.nn.functional.conv3d(image.transpose(1, 2), weight, encoder.embed.bias, stride=(1, size, size))
+    shown = image if dropped is None else image * (~dropped)[:, None, :, None, None]
+    x = torch.nn.functional.conv3d(shown.transpose(1, 2), weight, encoder.embed.bias, stride=(1, size, size))
     x = x.flatten(2).transpose(1, 2)
     x = x + grid_table(*grid, encoder.config.width)[1:]
     if coords is not None:
@@ -100,5 +109,9 @@ def loss_of(
     hidden = torch.ones(b, n)
     hidden[:, :keep] = 0
     hidden = torch.gather(hidden, 1, restore)
-    errors = (predicted - target).square().mean(-1)
-    return (errors * hidden).sum() / hidden.sum(), predicted
+    if dropped is None:
+        errors = (predicted - target).square().mean(-1)
+        return (errors * hidden).sum() / hidden.sum(), predicted
+    by_band = (predicted - target).square().reshape(b, n, -1, c)
+    counts = torch.maximum(hidden[:, :, None, None], dropped[:, None, None, :].float()).expand_as(by_band)
+    return (by_band * counts).sum() / counts.sum(), predicted

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,13 +24,15 @@ from geofm_model.models import (
     Metadata,
     Patching,
     chosen,
+    forward_flops,
     grid_positions,
     hidden_errors,
     patches,
     pixels,
-    plan_mask,
     seen_count,
+    step_flops,
 )
+from geofm_model.models.positions import grid_table as kept_table
 
 from .reference_mae import grid_table, loss_of
 
@@ -45,10 +50,26 @@ def small(*, metadata: bool = False) -> MaskedAutoencoder:
     return model
 
 
+def plan_on(plan: MaskPlan, device: str) -> MaskPlan:
+    return MaskPlan(seen=plan.seen.to(device), hidden=plan.hidden.to(device))
+
+
 def shuffled(b: int, keep: int) -> tuple[torch.Tensor, MaskPlan]:
     """A shuffle of all tokens of GRID, and the plan that sees its first `keep`."""
     order = torch.rand(b, int(np.prod(GRID))).argsort(dim=1)
     return order, MaskPlan(seen=order[:, :keep].sort(dim=1).values, hidden=order[:, keep:].sort(dim=1).values)
+
+
+DROPPED = torch.tensor([[True, False, False, True, False, False], [False, False, False, False, True, True]])
+
+
+def same_gradients(model: MaskedAutoencoder, reference: MaskedAutoencoder) -> None:
+    """Every parameter has a gradient in both, and it is the same."""
+    for (name, ours), (_, theirs) in zip(model.named_parameters(), reference.named_parameters(), strict=True):
+        assert ours.grad is not None, name
+        assert theirs.grad is not None, name
+        assert theirs.grad.abs().max() > 0, name
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("metadata", [False, True])
@@ -70,21 +91,95 @@ def test_forward_loss_and_gradients_are_those_of_the_definition(metadata: bool) 
     loss.backward()
     torch.testing.assert_close(predicted, chosen(dense, plan.hidden), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-6)
-    for (name, ours), (_, theirs) in zip(model.named_parameters(), reference.named_parameters(), strict=True):
-        assert ours.grad is not None, name
-        assert theirs.grad is not None, name
-        assert theirs.grad.abs().max() > 0, name
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    same_gradients(model, reference)
+
+
+@pytest.mark.parametrize("keep", [15, 60])
+def test_dropped_bands_are_those_of_the_definition(keep: int) -> None:
+    """Against the dense reference, with hidden tokens or none: bands are 0 before embedding, and count everywhere."""
+    model = small()
+    image = torch.randn(2, 3, 6, 16, 20)
+    order, plan = shuffled(2, keep)
+    plan = replace(plan, dropped=DROPPED)
+    reference = copy.deepcopy(model)
+    wanted, dense = loss_of(reference, image, order, keep, dropped=DROPPED)
+    wanted.backward()
+    vectors = patches(image, model.encoder.config.patching)
+    predicted = model(vectors, GRID, plan)
+    target = chosen(vectors, plan.predicted)
+    valid = torch.ones_like(target, dtype=torch.bool)
+    loss = hidden_errors(predicted, target, valid, asked=plan.asked(vectors.shape[2])).mean()
+    loss.backward()
+    torch.testing.assert_close(predicted, chosen(dense, plan.predicted), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-6)
+    if keep == 60:  # nothing is hidden, so no token stands for it
+        model.decoder.hidden.grad = reference.decoder.hidden.grad = torch.ones(1, 1, 32)
+    same_gradients(model, reference)
+
+
+def test_what_is_withheld_does_not_leak() -> None:
+    """Pixels of dropped bands, hidden tokens and ignored ones change no prediction; a shown one changes all."""
+    model, (_, plan) = small(), shuffled(2, 15)
+    plan = replace(plan, hidden=plan.hidden[:, :30], dropped=DROPPED)
+    vectors = torch.randn(2, 60, model.encoder.config.patching.numbers)
+    predicted = model(vectors, GRID, plan)
+    assert predicted.shape == (2, 45, vectors.shape[2])
+    shown = torch.zeros_like(vectors, dtype=torch.bool)
+    for at in range(2):
+        shown[at, plan.seen[at]] = ~DROPPED[at].repeat(16)
+    assert torch.equal(model(torch.where(shown, vectors, vectors + 100), GRID, plan), predicted)
+    other = vectors.clone()
+    other[0, plan.seen[0, 0], 1] += 1
+    assert bool((model(other, GRID, plan)[0] != predicted[0]).any(dim=-1).all())
 
 
 def test_positions_keep_their_precision_under_autocast() -> None:
-    """bfloat16 would make far tokens look alike: what is added is of the weights' type in both halves."""
-    model = small()
-    vectors = torch.randn(2, 60, model.encoder.config.patching.numbers)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        model(vectors, GRID, shuffled(2, 15)[1])
+    """bfloat16 would make far tokens look alike: where embeddings are 0, float32 positions reach the first block."""
+    model, (_, plan) = small(), shuffled(2, 15)
+    found: list[torch.Tensor] = []
     for half in (model.encoder, model.decoder):
-        assert {table.dtype for table in half.positions._known.values()} == {torch.float32}
+        half.embed.weight.data.zero_()
+        half.embed.bias.data.zero_()
+        half.blocks[0].register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+    model.decoder.hidden.data.zero_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(torch.randn(2, 60, model.encoder.config.patching.numbers), GRID, plan)
+    for x, places, width in ((found[0], plan.seen, 48), (found[1], torch.cat([plan.seen, plan.hidden], dim=1), 32)):
+        assert torch.equal(x[:, 1:], grid_positions(GRID, width)[1:].float()[places])
+
+
+def test_positions_belong_to_no_model() -> None:
+    """They are in no state_dict, are made once for copies of a model, too, and a copy stands on its own."""
+    model, (_, plan) = small(), shuffled(2, 15)
+    names = set(model.state_dict())
+    vectors = torch.randn(2, 60, model.encoder.config.patching.numbers)
+    with torch.inference_mode():
+        first = model(vectors, GRID, plan)
+    other = copy.deepcopy(model)
+    made = kept_table.cache_info().misses
+    assert torch.equal(other(vectors, GRID, plan), first)
+    assert kept_table.cache_info().misses == made
+    assert set(model.state_dict()) == set(other.state_dict()) == names
+    assert not any("position" in name for name in names)
+    other(vectors, GRID, plan).sum().backward()  # what inference made first may be trained with
+    double = other.double()(vectors.double(), GRID, plan)
+    torch.testing.assert_close(double.float(), first, rtol=1e-4, atol=1e-5)
+    half = other.bfloat16()(vectors.bfloat16(), GRID, plan)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), first, rtol=0.1, atol=0.1)
+    assert other.to("meta")(vectors.bfloat16().to("meta"), GRID, plan_on(plan, "meta")).shape == first.shape
+
+
+def test_a_wrong_shape_is_refused() -> None:
+    """In these tests: axes of one name have one length, and types are those that annotations say."""
+    values, places = torch.randn(2, 60, 4), torch.zeros(2, 15, dtype=torch.int64)
+    for wrong in (places[:1], places.int(), places[..., None]):
+        with pytest.raises(TypeCheckError, match="places"):
+            chosen(values, wrong)
+    with pytest.raises(TypeCheckError, match="hidden"):
+        MaskPlan(seen=places, hidden=places[:1])
+    with pytest.raises(TypeCheckError, match="vectors"):
+        small()(torch.randn(60, 96), GRID, shuffled(2, 15)[1])
 
 
 def test_dates_are_embedded_token_by_token() -> None:
@@ -122,21 +217,35 @@ def test_sizes_are_those_of_prithvi(name: str) -> None:
     assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1) == PARAMETERS[name]
 
 
-def test_work_is_what_the_formula_says() -> None:
-    """torch's own counter; only seen tokens are embedded, and only hidden ones predicted."""
-    config, decoder, grid = SIZES["nano"], DecoderConfig(width=128, depth=2, heads=4), (4, 4, 4)
+@pytest.mark.parametrize("drop", [False, True])
+def test_work_is_what_torch_counts(drop: bool) -> None:
+    """Forward, and forward with backward; only seen tokens are embedded, only tokens to predict predicted."""
+    config, decoder, grid, seen = SIZES["nano"], DecoderConfig(width=128, depth=2, heads=4), (4, 4, 4), 16
     model = MaskedAutoencoder(config, decoder)
-    n, k, pix, d, e = 64, 17, config.patching.numbers, config.width, decoder.width
-    vectors = torch.randn(1, n, pix)
-    order = torch.randperm(n)[None]
-    plan = MaskPlan(seen=order[:, : k - 1].sort().values, hidden=order[:, k - 1 :].sort().values)
+    order = torch.randperm(64)[None]
+    plan = MaskPlan(seen=order[:, :seen].sort().values, hidden=order[:, seen:].sort().values)
+    if drop:
+        plan = replace(plan, dropped=DROPPED[:1])
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # others are not counted on the CPU
-        model(vectors, grid, plan)
-    layers = config.depth * (24 * k * d**2 + 4 * k**2 * d) + decoder.depth * (
-        24 * (n + 1) * e**2 + 4 * (n + 1) ** 2 * e
-    )
-    ends = 2 * (k - 1) * pix * d + 2 * k * d * e + 2 * (n - k + 1) * e * pix
-    assert counter.get_total_flops() == layers + ends
+        predicted = model(torch.randn(1, 64, config.patching.numbers), grid, plan)
+        forward = counter.get_total_flops()
+        predicted.sum().backward()
+    count = 64 if drop else None
+    assert forward == forward_flops(config, decoder, grid, seen, predicted=count)
+    assert counter.get_total_flops() == step_flops(config, decoder, grid, seen, predicted=count)
+
+
+@pytest.mark.parametrize(("name", "dates", "wanted"), [("100M", 3, 190), ("100M", 4, 261), ("300M", 4, 526),
+                                                       ("600M", 4, 1220)])  # fmt: skip
+def test_work_of_the_sizes(name: str, dates: int, wanted: int) -> None:
+    """Billions per sample of 224 px, as published of Prithvi's shapes, less what hidden patches' embedding, seen
+    patches' prediction and their last block would add."""
+    config, decoder = SIZES[name], DecoderConfig()
+    n = math.prod(grid := config.patching.grid((dates, 224, 224)))
+    seen, numbers = seen_count(n, 0.75), config.patching.numbers
+    saved = 2 * 2 * (n - seen) * numbers * config.width + 3 * 2 * (seen + 1) * numbers * decoder.width
+    saved += 3 * (seen + 1) * decoder.width * (2 * 9 * decoder.width + 4 * (n + 1))
+    assert round((step_flops(config, decoder, grid, seen) + saved) / 1e9) == wanted
 
 
 @given(t=st.integers(1, 4), h=st.integers(1, 5), w=st.integers(1, 5))
@@ -163,72 +272,26 @@ def test_what_does_not_fit_is_refused() -> None:
         patches(torch.zeros(1, 1, 6, 60, 64), Patching())
 
 
-# --- masks
-
-
-def plan(count: int, masking: str = "random", **options: object) -> MaskPlan:
-    """Masks of samples 0 … count − 1 on GRID."""
-    sample = torch.arange(count)
-    fields: dict[str, object] = {"grid": GRID, "ratio": 0.75, "seed": 1, "masking": masking, **options}
-    return plan_mask(sample, torch.zeros_like(sample), **fields)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("masking", ["random", "space", "time"])
-@pytest.mark.parametrize("ratio", [0.3, 0.75, 0.999])
-def test_a_mask_is_a_partition_of_all_tokens(masking: str, ratio: float) -> None:
-    """As many seen tokens in each sample, each token once."""
-    found = plan(7, masking, ratio=ratio)
-    assert found.seen.shape == (7, seen_count(60, ratio))
-    both = torch.cat([found.seen, found.hidden], dim=1).sort(dim=1).values
-    assert torch.equal(both, torch.arange(60).expand(7, -1))
-
-
-def test_structured_masks_hide_columns_and_dates() -> None:
-    """`space` sees the same places at all dates, `time` whole dates, where the numbers allow."""
-    space = plan(5, "space", ratio=0.75)
-    for seen in space.seen:
-        places = (seen % 20).unique(return_counts=True)
-        assert places[1].tolist() == [3] * 5
-    time = plan(5, "time", ratio=2 / 3)
-    assert all(len((seen // 20).unique()) == 1 for seen in time.seen)
-
-
-def test_every_token_is_seen_as_often() -> None:
-    """Of 4,000 masks each token sees a quarter: chi-square, 1 in 1,000 false alarms; they depend on nothing else."""
-    found = plan(4000)
-    seen = torch.bincount(found.seen.reshape(-1), minlength=60).double()
-    assert ((seen - 1000) ** 2 / (1000 * 0.75)).sum() * 59 / 60 < 98.3
-    assert torch.equal(
-        found.seen[3], plan_mask(torch.tensor([3]), torch.tensor([0]), grid=GRID, ratio=0.75, seed=1).seen[0]
-    )
-    assert not torch.equal(found.seen, plan(4000, repeat=1).seen)
-
-
-def test_tokens_with_nothing_valid_are_seen_last() -> None:
-    """They are hidden as long as others are left to be seen; the number of seen tokens stays."""
-    usable = torch.ones(2, 60, dtype=torch.bool)
-    usable[0, :40], usable[1, :50] = False, False
-    found = plan(2, usable=usable)
-    assert bool((found.seen[0] >= 40).all())
-    assert int((found.seen[1] >= 50).sum()) == 10
-    assert found.seen.shape == (2, 15)
-
-
 # --- loss
 
 
 def test_the_loss_is_the_mean_over_valid_pixels_of_the_whole_batch() -> None:
-    """Parts add up to the global mean, whatever their shares of valid pixels; weights count."""
+    """Parts add up to the global mean, whatever their shares of valid pixels; weights count; samples have their own."""
     predicted, target = torch.randn(8, 5, 12), torch.randn(8, 5, 12)
     valid = torch.rand(8, 5, 12) > torch.linspace(0, 0.9, 8)[:, None, None]
     weights = torch.rand(8) + 0.5
     whole = hidden_errors(predicted, target, valid, weights=weights)
     w = (valid * weights[:, None, None]).double()
-    torch.testing.assert_close(whole.mean().double(), ((predicted - target).double() ** 2 * w).sum() / w.sum())
-    parts = [hidden_errors(predicted[i : i + 2], target[i : i + 2], valid[i : i + 2], weights=weights[i : i + 2])
-             for i in range(0, 8, 2)]  # fmt: skip
-    mean = sum((part.total for part in parts), torch.zeros(())) / sum((part.weight for part in parts), torch.zeros(()))
-    torch.testing.assert_close(mean, whole.mean())
+    squares = (predicted - target).double() ** 2 * w
+    torch.testing.assert_close(whole.mean(), (squares.sum() / w.sum()).float())
+    torch.testing.assert_close(whole.total, squares.sum((1, 2)).float())
+    torch.testing.assert_close(whole.weight, w.sum((1, 2)).float())
+    first, *others = (
+        hidden_errors(predicted[at], target[at], valid[at], weights=weights[at]).sum()
+        for at in (slice(0, 3), slice(3, 4), slice(4, 8))
+    )
+    torch.testing.assert_close((first + others[0] + others[1]).mean(), whole.mean())
+    assert first.total.shape == ()
 
 
 def test_invalid_pixels_weigh_nothing() -> None:
@@ -242,6 +305,21 @@ def test_invalid_pixels_weigh_nothing() -> None:
         (gradient,) = torch.autograd.grad(loss, predicted)
         assert bool((gradient[~valid] == 0).all())
     assert float(hidden_errors(predicted.detach(), target, torch.zeros_like(valid)).mean()) == 0.0
+
+
+def test_only_what_is_asked_counts() -> None:
+    """Numbers that were shown have no errors, but take part in the mean and variance that normalise a patch."""
+    predicted, target = torch.randn(2, 3, 10), torch.randn(2, 3, 10)
+    valid, asked = torch.rand(2, 3, 10) > 0.2, torch.rand(2, 3, 10) > 0.5
+    found = hidden_errors(predicted, target, valid, asked=asked)
+    wanted = (predicted - target)[valid & asked].square()
+    torch.testing.assert_close(found.mean(), wanted.mean())
+    scaled = torch.zeros_like(target)
+    for at in np.ndindex(2, 3):
+        shown = target[at][valid[at]]
+        scaled[at] = (target[at] - shown.mean()) / (shown.var() + 1e-6).sqrt()
+    normal = hidden_errors(predicted, target, valid, asked=asked, normalise=True)
+    torch.testing.assert_close(normal.mean(), (predicted - scaled)[valid & asked].square().mean())
 
 
 def test_normalised_targets_are_those_of_mae_where_all_is_valid() -> None:

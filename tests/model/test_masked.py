@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from geofm_model import Store, StoreError
 from geofm_model.loading import Batch, Loader
-from geofm_model.models import DecoderConfig, EncoderConfig, MaskedAutoencoder, Patching, patches
-from geofm_model.training.masked import MaskedTask, Prepared, errors_of, prepare, year_and_day
+from geofm_model.models import DecoderConfig, EncoderConfig, MaskedAutoencoder, Patching, chosen, patches
+from geofm_model.training.masked import MaskedTask, Preparation, Prepared, baseline_errors, errors_of, year_and_day
 from geofm_model.training.pixel_statistics import pixel_statistics
 from geofm_model.training.schedules import Schedule, decaying, peak_rate
 
@@ -34,10 +37,16 @@ def loader(store: Path, batch_size: int = 6) -> Loader:
     return Loader(store, batch_size=batch_size, seed=1)
 
 
-def prepared(batch: Batch, task: MaskedTask = TASK, **options: object) -> Prepared:
-    """A batch with statistics near the synthetic store's."""
-    mean, std = torch.full((6,), 1500.0), torch.full((6,), 800.0)
-    return prepare(batch, task, PATCHING, mean, std, **options)  # type: ignore[arg-type]
+def preparation(task: MaskedTask = TASK, *, metadata: bool = False, seed: int = 0, device: str = "cpu") -> Preparation:
+    """With statistics near the synthetic store's."""
+    mean, std = torch.full((6,), 1500.0, device=device), torch.full((6,), 800.0, device=device)
+    return Preparation(task=task, patching=PATCHING, mean=mean, std=std, seed=seed, metadata=metadata)
+
+
+def prepared(
+    batch: Batch, task: MaskedTask = TASK, *, metadata: bool = False, repeat: int = 0, train: bool = True
+) -> Prepared:
+    return preparation(task, metadata=metadata)(batch, repeat=repeat, train=train)
 
 
 @given(days=st.integers(-200_000, 200_000))
@@ -66,6 +75,7 @@ def test_a_sample_is_prepared_alike_in_any_company(store: Path, train: bool) -> 
         assert torch.equal(alone.metadata.kept[0], many.metadata.kept[at])
     later = Batch(**{**vars(whole), "epoch": whole.epoch + 1})
     assert torch.equal(prepared(later, train=train).plan.seen, many.plan.seen) is not train
+    assert not torch.equal(preparation(seed=1)(whole, train=train).plan.seen, many.plan.seen)
 
 
 def test_what_is_not_valid_is_zero_and_counts_nothing(store: Path) -> None:
@@ -80,10 +90,97 @@ def test_what_is_not_valid_is_zero_and_counts_nothing(store: Path) -> None:
     )
     errors = errors_of(model, found, TASK)
     hidden = torch.gather(found.valid, 1, found.plan.hidden[..., None].expand(-1, -1, PATCHING.numbers))
-    assert float(errors.weight) == float(hidden.sum())
-    assert float(errors_of(model, found, TASK, weights=torch.full((6,), 2.0)).total.detach()) == pytest.approx(
-        2 * float(errors.total.detach()), rel=1e-5
-    )
+    assert torch.equal(errors.weight, hidden.sum(dim=(1, 2)).float())
+    weights = torch.arange(6.0)
+    weighted = errors_of(model, found, TASK, weights)
+    torch.testing.assert_close(weighted.total, weights * errors.total)
+    assert torch.equal(weighted.weight, weights * found.counted())
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.7])
+def test_dropped_bands_are_asked_of_every_token(store: Path, ratio: float) -> None:
+    """Of seen tokens their dropped bands, of hidden ones all; what is counted is known before the network runs."""
+    task = replace(TASK, ratio=ratio, drop_bands=2)
+    found = prepared(next(iter(loader(store))), task)
+    dropped = found.plan.dropped
+    assert dropped is not None
+    asked = dropped[:, None].expand(-1, found.valid.shape[1], -1).repeat(1, 1, 16)
+    if ratio:
+        asked = asked.scatter(1, found.plan.hidden[..., None].expand(-1, -1, 96), torch.ones_like(asked))
+    wanted = asked & found.valid
+    assert torch.equal(found.counted(), wanted.sum(dim=(1, 2)).float())
+    baseline = baseline_errors(found, task)
+    torch.testing.assert_close(baseline.total, (found.vectors.square() * wanted).sum(dim=(1, 2)))
+    assert torch.equal(baseline.weight, found.counted())
+    errors = errors_of(small(), found, task)
+    assert torch.equal(errors.weight, baseline.weight)
+    assert bool((errors.total != baseline.total).all())
+
+
+def test_the_baseline_is_the_mean(store: Path) -> None:
+    """Of bands: squares of normalised pixels; with normalised targets about 1, less one pixel's share of a patch."""
+    found = prepared(next(iter(loader(store))))
+    hidden = chosen(found.vectors, found.plan.hidden), chosen(found.valid, found.plan.hidden)
+    torch.testing.assert_close(baseline_errors(found, TASK).mean(), hidden[0][hidden[1]].square().mean())
+    normal = float(baseline_errors(found, replace(TASK, normalise=True)).mean())
+    assert 0.9 < normal < 1
+
+
+def on_meta(batch: Batch, count: int) -> Batch:
+    """The first samples of a batch on a device that knows shapes only."""
+    fields = {name: getattr(batch, name)[:count] for name in vars(batch) if name != "rule"}
+    return Batch(**fields, rule=batch.rule).to("meta")
+
+
+class Calls(TorchDispatchMode):
+    """Counts operations of torch."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_nobody_waits_for_the_device(store: Path) -> None:
+    """A device without data prepares and counts errors: no value is asked of it; and more samples are no more calls."""
+    batch = next(iter(loader(store)))
+    task = replace(TASK, drop_bands=1, dates=2, masking="space-time")
+    model, counts = small(metadata=True).to("meta"), []
+    for count in (6, 2, 6):  # positions are made at first
+        part = on_meta(batch, count)
+        with Calls() as calls:
+            found = preparation(task, metadata=True, device="meta")(part)
+            errors = errors_of(model, found, task, torch.ones(count, device="meta"))
+            (errors.mean() / baseline_errors(found, task).sum().mean() / found.counted().sum()).backward()
+        counts.append(calls.count)
+        assert found.vectors.shape == (count, 18, 96)
+        assert found.vectors.is_meta
+    assert counts[1] == counts[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"ratio": 0}, "ratio of 0 with 0 bands dropped leaves nothing"),
+        ({"ratio": 1.0, "drop_bands": 2}, "ratio of 1.0 with 2 bands"),
+        ({"drop_bands": -1}, "got -1 and 0.1"),
+        ({"metadata_drop": 1.5}, "got 0 and 1.5"),
+        ({"drop_bands": 6}, "fewer bands to drop; got 6, 6 and 6"),
+    ],
+)
+def test_tasks_that_cannot_be(options: dict[str, float], words: str) -> None:
+    """Nothing to see or to predict, chances that are none: said when a run is described."""
+    with pytest.raises(ValueError, match=words):
+        preparation(replace(TASK, **options))  # type: ignore[arg-type]
+
+
+def test_a_look_too_many_is_refused(store: Path) -> None:
+    """Its random numbers would be those of a sample's second turn."""
+    with pytest.raises(ValueError, match="choose 0 to 1023"):
+        prepared(next(iter(loader(store))), repeat=1024)
 
 
 def test_a_second_turn_is_looked_at_anew(store: Path) -> None:
@@ -111,7 +208,7 @@ def test_a_network_learns(store: Path) -> None:
     """In 150 steps a small network knows the hidden pixels of a batch far better than the mean of each band does."""
     stream = loader(store, batch_size=8)
     mean, std = pixel_statistics(stream.members).tensors()
-    found = prepare(next(iter(stream)), TASK, PATCHING, mean, std, train=False)
+    found = Preparation(task=TASK, patching=PATCHING, mean=mean, std=std, seed=0)(next(iter(stream)), train=False)
     model = small()
     optimizer = torch.optim.AdamW(decaying(model, 0.05), lr=3e-3)  # type: ignore[arg-type]
     for _ in range(150):
@@ -119,8 +216,7 @@ def test_a_network_learns(store: Path) -> None:
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    baseline = float((found.vectors.square() * found.valid).sum() / found.valid.sum())
-    assert float(loss.detach()) < 0.3 * baseline
+    assert float(loss.detach()) < 0.3 * float(baseline_errors(found, TASK).mean())
 
 
 def test_statistics_are_those_of_all_valid_training_pixels(make_store: MakeStore) -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geofm_model.views import Flip, Views, central_views, dates_of, normalised, plan_views, view_of
+from geofm_model.views import Flip, Views, _gathered, central_views, dates_of, normalised, plan_views, view_of
 
 SHAPE = (4, 20, 23)
 
@@ -27,13 +27,14 @@ def plan(count: int = 9, *, first: int = 0, epoch: int = 0, **options: object) -
     flip=st.sampled_from(["none", "columns", "both"]),
 )
 def test_a_view_is_what_numpy_cuts(seed: int, size: int, dates: int | None, flip: Flip) -> None:
-    """Dates, crop and flip of image and fmask by plain slices; the input stays as it was."""
+    """Dates, crop and flip of image and fmask by plain slices, in both ways; the input stays as it was."""
     views = plan(4, seed=seed, size=size, dates=dates, flip=flip)
     image = torch.randint(-9999, 9999, (4, SHAPE[0], 6, *SHAPE[1:]), dtype=torch.int16)
     fmask = torch.randint(0, 255, (4, *SHAPE), dtype=torch.uint8)
     before = image.clone()
     for pixels in (image, fmask):
         found = view_of(pixels, views)
+        assert torch.equal(_gathered(pixels, views), found)
         for at in range(4):
             steps = [slice(None, None, -1 if turned else 1) for turned in views.flips[at]]
             row, col = views.row[at], views.col[at]

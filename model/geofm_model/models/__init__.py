@@ -1,9 +1,11 @@
 """Networks."""
 
-from geofm_model.models.encoder import SIZES, Encoder, EncoderConfig, Metadata
-from geofm_model.models.mae import DecoderConfig, Errors, MaskedAutoencoder, hidden_errors
+from geofm_model.models.encoder import SIZES, Encoder, EncoderConfig, Metadata, compile_blocks
+from geofm_model.models.mae import DecoderConfig, Errors, MaskedAutoencoder, hidden_errors, patch_moments
+from geofm_model.models.masks import Masking, MaskPlan, plan_bands, plan_mask, seen_count
 from geofm_model.models.positions import Grid, grid_positions
-from geofm_model.models.tokens import MaskPlan, Patching, chosen, patches, pixels, plan_mask, seen_count
+from geofm_model.models.tokens import Patching, chosen, patches, pixels
+from geofm_model.models.work import forward_flops, step_flops
 
 __all__ = [
     "SIZES",
@@ -14,13 +16,19 @@ __all__ = [
     "Grid",
     "MaskPlan",
     "MaskedAutoencoder",
+    "Masking",
     "Metadata",
     "Patching",
     "chosen",
+    "compile_blocks",
+    "forward_flops",
     "grid_positions",
     "hidden_errors",
+    "patch_moments",
     "patches",
     "pixels",
+    "plan_bands",
     "plan_mask",
     "seen_count",
+    "step_flops",
 ]

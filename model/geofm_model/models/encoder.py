@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Bool, Float, Int64, Real
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from geofm_model.models.positions import DateEmbedding, Grid, PlaceEmbedding, grid_positions
+from geofm_model.models.masks import of_patches
+from geofm_model.models.positions import DateEmbedding, Grid, PlaceEmbedding, grid_table
 from geofm_model.models.tokens import Patching, chosen
 
 
@@ -48,16 +50,16 @@ SIZES = {
 class Metadata:
     """When and where samples are."""
 
-    year: Tensor
-    """[b, t]."""
-    day: Tensor
-    """[b, t] day of the year, from 0."""
-    lat: Tensor
-    """[b] degrees north."""
-    lon: Tensor
-    """[b] degrees east."""
-    kept: Tensor
-    """bool [b], False where a sample's metadata are withheld from the model."""
+    year: Real[Tensor, "b t"]
+    """Of each date, Gregorian."""
+    day: Real[Tensor, "b t"]
+    """Day of the year, from 0."""
+    lat: Float[Tensor, " b"]
+    """Degrees north."""
+    lon: Float[Tensor, " b"]
+    """Degrees east."""
+    kept: Bool[Tensor, " b"]
+    """False where a sample's metadata are withheld from the model."""
 
 
 class Block(nn.Module):
@@ -73,17 +75,25 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(width, int(width * mlp_ratio))
         self.fc2 = nn.Linear(int(width * mlp_ratio), width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[b, n, width] → the same shape."""
-        x = x + self._attend(self.norm1(x))
+    def forward(self, x: Float[Tensor, "b n width"], first: int = 0) -> Float[Tensor, "b asked width"]:
+        """Tokens to tokens; each looks at all of its sample. Those before `first` are looked at and not computed."""
+        x = x[:, first:] + self._attend(self.norm1(x), first)
         widened: Tensor = self.fc2(gelu(self.fc1(self.norm2(x))))
         return x + widened
 
-    def _attend(self, x: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, first: int) -> Tensor:
         b, n, width = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mixed: Tensor = self.proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, width))
+        mixed: Tensor = self.proj(attention(q[:, :, first:], k, v).transpose(1, 2).reshape(b, n - first, width))
         return mixed
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """torch's scaled_dot_product_attention; on the CPU float32 inside, since the way back of bfloat16 is slow there."""
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return scaled_dot_product_attention(q, k, v)
+    with torch.autocast("cpu", enabled=False):
+        return scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
 
 
 class Positions(nn.Module):
@@ -94,14 +104,12 @@ class Positions(nn.Module):
         self.width = width
         self.date = DateEmbedding(width) if metadata else None
         self.place = PlaceEmbedding(width) if metadata else None
-        self._known: dict[tuple[Grid, torch.device, torch.dtype], Tensor] = {}
 
-    def forward(self, grid: Grid, like: Tensor, metadata: Metadata | None) -> Tensor:
-        """[1 or b, n, width] for all tokens of a grid, of the type and on the device of `like`."""
-        key = (grid, like.device, like.dtype)
-        if key not in self._known:
-            self._known[key] = grid_positions(grid, self.width)[1:].to(like)
-        found: Tensor = self._known[key].unsqueeze(0)
+    def forward(
+        self, grid: Grid, device: torch.device, metadata: Metadata | None
+    ) -> Float[Tensor, "1 n width"] | Float[Tensor, "b n width"]:
+        """Of all tokens of a grid, float32 under autocast, too: bfloat16 would make far places look alike."""
+        found = grid_table(grid, self.width, device).unsqueeze(0)
         if metadata is None or self.date is None or self.place is None:
             return found
         dates: Tensor = self.date(metadata.year, metadata.day).repeat_interleave(grid[1] * grid[2], dim=1)
@@ -126,26 +134,30 @@ class Encoder(nn.Module):
         nn.init.normal_(self.cls, std=0.02)
 
     def forward(
-        self, vectors: Tensor, grid: Grid, *, seen: Tensor | None = None, metadata: Metadata | None = None
-    ) -> Tensor:
-        """Features of the class token and of the seen tokens.
+        self,
+        vectors: Float[Tensor, "b n numbers"],
+        grid: Grid,
+        *,
+        seen: Int64[Tensor, "b k"] | None = None,
+        dropped: Bool[Tensor, "b c"] | None = None,
+        metadata: Metadata | None = None,
+    ) -> Float[Tensor, "b tokens width"]:
+        """Features of the class token, which comes first, and of the seen tokens in the order of `seen`.
 
         Parameters
         ----------
-        vectors : [b, n, numbers] normalised patches of the whole grid
-        seen : int64 [b, k] places of the tokens that are seen; None sees all
-
-        Returns
-        -------
-        [b, 1 + k, width]; the class token comes first, the others in the order of `seen`
+        vectors : normalised patches of the whole grid
+        seen : places of the tokens that are seen; None sees all
+        dropped : True for bands that read 0, the mean, in all patches of a sample
         """
-        positions: Tensor = self.positions(grid, vectors, metadata)
-        if seen is None:
-            tokens = self.embed(vectors) + positions
-        else:
-            positions = positions.expand(len(vectors), -1, -1)
-            tokens = self.embed(chosen(vectors, seen)) + chosen(positions, seen)
-        x = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1)
+        positions: Tensor = self.positions(grid, vectors.device, metadata)
+        if seen is not None:
+            positions = chosen(positions.expand(len(vectors), -1, -1), seen)
+            vectors = chosen(vectors, seen)
+        if dropped is not None:
+            vectors = vectors.masked_fill(of_patches(dropped, vectors.shape[2]), 0.0)
+        tokens = self.embed(vectors) + positions
+        x = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1).to(self.cls.dtype)
         for block in self.blocks:
             x = block(x)
         features: Tensor = self.norm(x)
@@ -158,3 +170,14 @@ def initialise(module: nn.Module) -> None:
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)
             nn.init.zeros_(part.bias)
+
+
+def compile_blocks(module: nn.Module) -> None:
+    """Compiles each block of a model, in place; parameters, their names and copies of the model stay as they are.
+
+    Blocks of one shape share one compilation. Shapes are static: an encoder's and a decoder's are two programs, and so
+    are training, evaluation, and a batch of another size; torch gives up after 8.
+    """
+    for part in module.modules():
+        if isinstance(part, Block):
+            part.compile(dynamic=False)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from geofm_model.models.encoder import Block, Encoder, EncoderConfig, Metadata, Positions, initialise
+from geofm_model.models.masks import MaskPlan
 from geofm_model.models.positions import Grid
-from geofm_model.models.tokens import MaskPlan, chosen
+from geofm_model.models.tokens import chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +40,24 @@ class Decoder(nn.Module):
         initialise(self)
         nn.init.normal_(self.hidden, std=0.02)
 
-    def forward(self, features: Tensor, grid: Grid, plan: MaskPlan, metadata: Metadata | None = None) -> Tensor:
-        """[b, 1 + k, encoder's width] → predictions of the hidden tokens [b, n − k, numbers].
+    def forward(
+        self, features: Float[Tensor, "b tokens width"], grid: Grid, plan: MaskPlan, metadata: Metadata | None = None
+    ) -> Float[Tensor, "b p numbers"]:
+        """Features of the class token and of seen tokens → predictions of the tokens of `plan.predicted`, in its order.
 
         Tokens go in as class, seen, hidden: attention does not ask for an order, positions tell it.
         """
         x = self.embed(features)
         b, k = plan.seen.shape
-        # Of the weights' type: under autocast x is bfloat16, in which far places look alike.
-        positions = self.positions(grid, self.hidden, metadata).expand(b, -1, -1)
+        positions = self.positions(grid, x.device, metadata).expand(b, -1, -1)
         seen = x[:, 1:] + chosen(positions, plan.seen)
         hidden = self.hidden + chosen(positions, plan.hidden)
-        x = torch.cat([x[:, :1], seen, hidden], dim=1)
-        for block in self.blocks:
+        x = torch.cat([x[:, :1], seen, hidden], dim=1).to(self.hidden.dtype)
+        *earlier, last = self.blocks
+        for block in earlier:
             x = block(x)
-        predicted: Tensor = self.predict(self.norm(x[:, 1 + k :]))
+        x = last(x, 1 + k if plan.dropped is None else 1)
+        predicted: Tensor = self.predict(self.norm(x))
         return predicted
 
 
@@ -64,46 +69,76 @@ class MaskedAutoencoder(nn.Module):
         self.encoder = Encoder(encoder)
         self.decoder = Decoder(decoder or DecoderConfig(), encoder)
 
-    def forward(self, vectors: Tensor, grid: Grid, plan: MaskPlan, metadata: Metadata | None = None) -> Tensor:
-        """Predictions of the hidden tokens [b, n − k, numbers] from normalised patches [b, n, numbers]."""
-        features = self.encoder(vectors, grid, seen=plan.seen, metadata=metadata)
+    def forward(
+        self, vectors: Float[Tensor, "b n numbers"], grid: Grid, plan: MaskPlan, metadata: Metadata | None = None
+    ) -> Float[Tensor, "b p numbers"]:
+        """Normalised patches of the whole grid → predictions of the tokens of `plan.predicted`, in its order."""
+        features = self.encoder(vectors, grid, seen=plan.seen, dropped=plan.dropped, metadata=metadata)
         predicted: Tensor = self.decoder(features, grid, plan, metadata)
         return predicted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Errors:
-    """Squared errors of hidden pixels, as sums, so that parts of a global batch add up to its own mean."""
+    """Squared errors of each sample as sums, so that parts of a global batch add up to its own mean."""
 
-    total: Tensor
-    """Σ w · v · e², of the predictions' type, float32 at least."""
-    weight: Tensor
+    total: Float[Tensor, "*b"]
+    """Σ w · v · e² over the numbers to predict, float32; [b], or a scalar after :meth:`sum`."""
+    weight: Float[Tensor, "*b"]
     """Σ w · v, the same."""
 
-    def mean(self) -> Tensor:
-        """The loss; 0 where nothing valid was hidden."""
-        return self.total / self.weight.clamp(min=torch.finfo(self.weight.dtype).tiny)
+    def sum(self) -> Errors:
+        """Of all samples together, as scalars."""
+        return Errors(total=self.total.sum(), weight=self.weight.sum())
+
+    def mean(self) -> Float[Tensor, ""]:
+        """The loss of all samples together; 0 where nothing valid was to be predicted."""
+        return self.total.sum() / self.weight.sum().clamp(min=torch.finfo(self.weight.dtype).tiny)
+
+    def __add__(self, other: Errors) -> Errors:
+        """Of parts of a batch, after :meth:`sum`; or of several looks at the same samples."""
+        return Errors(total=self.total + other.total, weight=self.weight + other.weight)
 
 
 def hidden_errors(
-    predicted: Tensor, target: Tensor, valid: Tensor, *, weights: Tensor | None = None, normalise: bool = False
+    predicted: Float[Tensor, "b p numbers"],
+    target: Float[Tensor, "b p numbers"],
+    valid: Bool[Tensor, "b p numbers"],
+    *,
+    asked: Bool[Tensor, "b p numbers"] | None = None,
+    weights: Float[Tensor, " b"] | None = None,
+    normalise: bool = False,
 ) -> Errors:
-    """Errors of hidden tokens over valid pixels.
+    """Errors of predicted tokens over valid pixels, sample by sample.
 
     Parameters
     ----------
-    predicted, target : [b, m, numbers] of the hidden tokens
-    valid : bool [b, m, numbers], True where a pixel may be used
-    weights : [b] of samples; None takes all as equal
+    valid : True where a pixel may be used
+    asked : True for the numbers whose errors count; None counts all
+    weights : of samples; None takes all as equal
     normalise : each target patch is shifted and scaled to mean 0 and variance 1 over its valid pixels first (MAE's
-        norm_pix_loss); the variance is the unbiased one
+        norm_pix_loss), whether asked or not; the variance is the unbiased one
     """
-    v = valid.to(torch.float32)
     target = target.float()
     if normalise:
-        count = v.sum(-1, keepdim=True)
-        mean = (target * v).sum(-1, keepdim=True) / count.clamp(min=1)
-        spread = ((target - mean).square() * v).sum(-1, keepdim=True) / (count - 1).clamp(min=1)
-        target = (target - mean) / (spread + 1e-6).sqrt()
-    w = v if weights is None else v * weights[:, None, None]
-    return Errors(total=((predicted.float() - target).square() * w).sum(), weight=w.sum())
+        mean, spread = patch_moments(target, valid)
+        target = (target - mean) / spread
+    counted = (valid if asked is None else valid & asked).to(torch.float32)
+    total = ((predicted.float() - target).square() * counted).sum(dim=(1, 2))
+    weight = counted.sum(dim=(1, 2))
+    if weights is None:
+        return Errors(total=total, weight=weight)
+    return Errors(total=total * weights, weight=weight * weights)
+
+
+def patch_moments(
+    target: Float[Tensor, "b p numbers"], valid: Bool[Tensor, "b p numbers"]
+) -> tuple[Float[Tensor, "b p 1"], Float[Tensor, "b p 1"]]:
+    """Mean and spread of each patch over its valid numbers, as MAE's norm_pix_loss takes them off: the square root of
+    the unbiased variance and 10⁻⁶.
+    """
+    v = valid.to(torch.float32)
+    count = v.sum(-1, keepdim=True)
+    mean = (target * v).sum(-1, keepdim=True) / count.clamp(min=1)
+    spread = ((target - mean).square() * v).sum(-1, keepdim=True) / (count - 1).clamp(min=1)
+    return mean, (spread + 1e-6).sqrt()
