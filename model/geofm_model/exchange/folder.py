@@ -1,0 +1,122 @@
+"""Our own form: a folder with `model.safetensors` and `config.json`, which is there whole or not at all.
+
+config.json is a :class:`Description` with the format's name and version, and the SHA-256 of the weights, so that
+weights and description of two networks cannot meet. No code runs when a folder is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import file_digest
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from geofm_model.exchange.description import Description
+from geofm_model.exchange.strict_json import Fields
+from geofm_model.format import JsonObject
+from geofm_model.models import Encoder, MaskedAutoencoder
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+FORMAT, VERSION = "geofm-model", 1
+
+
+def save_model(folder: Path, model: MaskedAutoencoder | Encoder, description: Description) -> None:
+    """Write a network as a new folder; ValueError where there is something already."""
+    description.check(model)
+    prefix = "encoder." if isinstance(model, Encoder) else ""
+    state = {prefix + name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with new_folder(folder) as building:
+        save_file(state, building / WEIGHTS, metadata={"format": "pt"})
+        head: JsonObject = {"format": FORMAT, "version": VERSION, "sha256": _digest(building / WEIGHTS)}
+        write_json(building / CONFIG, head | description.json())
+
+
+def load_model(folder: Path) -> tuple[MaskedAutoencoder, Description]:
+    """The network of a folder, on the CPU, and its description; ValueError names what is not as it should be."""
+    state, description = _read(folder)
+    if description.decoder is None:
+        raise ValueError(f"{folder} has an encoder alone: read it with load_encoder")
+    with torch.device("meta"):
+        model = MaskedAutoencoder(description.encoder, description.decoder)
+    _load(model, state, folder)
+    return model, description
+
+
+def load_encoder(folder: Path) -> tuple[Encoder, Description]:
+    """The encoder of a folder, whether it has a decoder or not."""
+    state, description = _read(folder)
+    with torch.device("meta"):
+        model = Encoder(description.encoder)
+    parts = {name.removeprefix("encoder."): value for name, value in state.items() if not name.startswith("decoder.")}
+    _load(model, parts, folder)
+    return model, description
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes its name when the block ends well and is removed when it does not."""
+    if folder.exists():
+        raise ValueError(f"{folder} is there already: choose another folder, or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"
+    building.mkdir()
+    try:
+        yield building
+        for path in (*building.iterdir(), building):
+            _to_disk(path)
+        building.rename(folder)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    _to_disk(folder.parent)
+
+
+def write_json(path: Path, fields: JsonObject) -> None:
+    """A file for machines and people."""
+    path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], Description]:
+    record = Fields.read(folder / CONFIG)
+    name, version, digest = record.text("format"), record.whole("version"), record.text("sha256")
+    if (name, version) != (FORMAT, VERSION):
+        raise ValueError(f"{folder / CONFIG} is {name!r} version {version}; this reads {FORMAT!r} version {VERSION}")
+    description = Description.of_json(record)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise ValueError(f"{weights} is missing: get the folder again")
+    if _digest(weights) != digest:
+        raise ValueError(f"{weights} is not the file that {CONFIG} was written for (SHA-256): get the folder again")
+    try:
+        return load_file(weights), description
+    except SafetensorError as error:
+        raise ValueError(f"{weights} cannot be read ({error}): get the folder again") from None
+
+
+def _load(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+    try:
+        model.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{folder / WEIGHTS} is not of the network that {CONFIG} describes: {error}") from None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
