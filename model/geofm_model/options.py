@@ -1,0 +1,201 @@
+"""Command line and YAML to settings: the only jsonargparse user of this distribution.
+
+`--config FILE` is read first, options after it change it. A recipe of the package (geofm_model/recipes) is named like a
+file; a file of that name in the current folder comes before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, TypeVar, get_type_hints
+
+from jsonargparse import (
+    ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage]  # its own documentation imports it from here
+    ArgumentError,
+    ArgumentParser,
+    set_parsing_settings,
+)
+
+from geofm_model.models import Masking
+from geofm_model.training.settings import Pretraining
+from geofm_model.training.trained import Weights
+
+PROGRAM = "geofm-train"
+Options = TypeVar("Options")
+
+
+class OptionError(ValueError):
+    """An option that cannot be right; the message names it, its value and the rule."""
+
+
+def recipes() -> dict[str, Path]:
+    """The package's recipes by file name."""
+    folder = Path(str(files("geofm_model") / "recipes"))
+    return {path.name: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def parse_pretraining(argv: Sequence[str]) -> Pretraining:
+    """Settings of a run.
+
+    Raises
+    ------
+    OptionError
+        With the option, its value and the rule.
+    SystemExit
+        After --help or --print_config.
+    """
+    parser = _parser(
+        "pretrain",
+        "Pre-train a masked autoencoder on stores of geofm-sample. The same command continues a run.",
+        f"Recipes for --config: {', '.join(recipes())}. Several GPUs: torchrun --nproc-per-node=N -m geofm_model "
+        "pretrain … (docs/pretraining.md)",
+    )
+    parser.add_argument("--config", action=ActionConfigFile, help="a recipe, or a YAML file of these options")
+    parser.add_class_arguments(Pretraining, nested_key=None, fail_untyped=True)
+    return _made(parser, _with_recipe(argv), "pretrain", Pretraining)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionOptions:
+    """Hide patches of some samples and draw what a trained network makes of them."""
+
+    network: str
+    """Folder of a run, a checkpoint or an export, or a Prithvi .pt file."""
+    store: str
+    """A store, or a dataset folder that has one, by path or address."""
+    samples: list[int]
+    """Indices of samples in the store, e.g. [0,7]."""
+    out: str
+    """PNG to write."""
+    ratio: float | None = None
+    """Share of tokens that are hidden; null as in training."""
+    masking: Masking | None = None
+    """What is hidden together; null as in training."""
+    drop_bands: int | None = None
+    """Bands that are withheld from all tokens; null as in training."""
+    dates: int | None = None
+    """Dates of a view; null as in training."""
+    size: int | None = None
+    """Edge of a view in pixels; null as in training."""
+    seed: int = 0
+    """Of the masks."""
+    weights: Weights = "best"
+    """Of a run: the moving `average`, the `last` ones, or the `best`: the average where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvesOptions:
+    """Draw the losses of one or several runs."""
+
+    runs: list[str]
+    """Folders of runs, e.g. [RUN1,RUN2]."""
+    out: str
+    """PNG to write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write the weights of a run, with what is needed beside them, into a new folder."""
+
+    network: str
+    """Folder of a run, a checkpoint or an export, or a Prithvi .pt file."""
+    out: str
+    """New folder."""
+    format: Literal["geofm", "prithvi"] = "geofm"
+    """safetensors and config.json of our own, or a .pt with Prithvi's names that TerraTorch reads."""
+    part: Literal["whole", "encoder"] = "whole"
+    """The encoder alone, or the decoder with it."""
+    weights: Weights = "best"
+    """Of a run: the moving `average`, the `last` ones, or the `best`: the average where there is one."""
+
+
+def parse_reconstruction(argv: Sequence[str]) -> ReconstructionOptions:
+    """As :func:`parse_pretraining`."""
+    return _parsed(argv, "reconstruct", ReconstructionOptions)
+
+
+def parse_curves(argv: Sequence[str]) -> CurvesOptions:
+    """As :func:`parse_pretraining`."""
+    return _parsed(argv, "curves", CurvesOptions)
+
+
+def parse_export(argv: Sequence[str]) -> ExportOptions:
+    """As :func:`parse_pretraining`."""
+    return _parsed(argv, "export", ExportOptions)
+
+
+def _parsed(argv: Sequence[str], command: str, kind: type[Options]) -> Options:
+    """Options of a command from its dataclass."""
+    doc = (kind.__doc__ or "").strip()
+    parser = _parser(command, doc)
+    parser.add_class_arguments(kind, nested_key=None, fail_untyped=True)
+    return _made(parser, argv, command, kind)
+
+
+def _parser(command: str, description: str, epilog: str | None = None) -> ArgumentParser:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help says what the fields' docstrings say
+    return ArgumentParser(prog=f"{PROGRAM} {command}", description=description, epilog=epilog, exit_on_error=False)
+
+
+def _made(parser: ArgumentParser, argv: Sequence[str], command: str, kind: type[Options]) -> Options:
+    try:
+        made = parser.instantiate(parser.parse_args(list(argv)))
+        return kind(**{name: made[name] for name in get_type_hints(kind)})
+    except ArgumentError as error:
+        raise OptionError(f"{_plain(str(error))} (see {PROGRAM} {command} --help)") from error
+    except (TypeError, ValueError) as error:  # a rule of the settings themselves
+        raise OptionError(f"{error} (see {PROGRAM} {command} --help)") from error
+
+
+def _with_recipe(argv: Sequence[str]) -> list[str]:
+    """The arguments with recipes by their path, once nothing stands before --config that it would silently change."""
+    found: list[str] = []
+    words = list(argv)
+    for at, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--config" and equals:
+            found += ["--config", _resolved(value)]
+        elif at and words[at - 1] == "--config":
+            found.append(_resolved(word))
+        else:
+            found.append(word)
+    last = max((at for at, word in enumerate(found) if word == "--config"), default=0)
+    early = [word for word in found[:last] if word.startswith("--") and not word.startswith(_HARMLESS)]
+    if early:
+        raise OptionError(
+            f"{early[0]} stands before --config, which may change it again: put --config first, its changes after it"
+        )
+    return found
+
+
+_HARMLESS = ("--config", "--print_config", "--help")
+
+
+def _resolved(name: str) -> str:
+    known = recipes()
+    if Path(name).expanduser().exists() or name not in known:
+        if "/" not in name and not Path(name).exists():
+            raise OptionError(f"--config {name} is no file, and no recipe: recipes are {', '.join(known)}")
+        return name
+    return str(known[name])
+
+
+_KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+_TYPE_ERROR = re.compile(
+    r"""Parser key "([\w.]+)": .*?(?:<class '(\w+)'>|typing\.Literal\[(.*?)\]).*?(?:Got|Given) value: (.*)"""
+)
+
+
+def _plain(message: str) -> str:
+    """jsonargparse's message in one line, with the option's own name and without Python's classes."""
+    line = " ".join(message.split())
+    found = _TYPE_ERROR.match(line)
+    if found is None:
+        return line
+    name, kind, choices, value = found.groups()
+    wanted = _KINDS.get(kind, kind) if kind else f"one of {choices.replace(chr(39), '')}"
+    return f"--{name} must be {wanted}, got {value}"

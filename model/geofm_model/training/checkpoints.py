@@ -1,0 +1,138 @@
+"""Checkpoints that are whole or not there: a folder of state and a record with its digest, moved into place at once.
+
+    RUN/checkpoints/step-00001000/state.pt      weights, optimizer, average: tensors and plain values
+                                  record.json   step, samples consumed, settings, statistics, digests, versions
+
+A folder is written under another name, flushed to disk and renamed, so a killed run leaves either a whole checkpoint
+or none. State is read with `weights_only`, after its SHA-256 was compared: a checkpoint runs no code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+SCHEMA = 1
+_NAME = re.compile(r"step-(\d{8})")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is not whole, or does not fit; the message gives place, finding and remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint on disk."""
+
+    path: Path
+    step: int
+    """Optimizer steps done."""
+    record: Mapping[str, object]
+    """What record.json says."""
+
+    def state(self, device: torch.device | str = "cpu") -> dict[str, object]:
+        """Its tensors, on a device.
+
+        Raises
+        ------
+        CheckpointError
+            When the file is not the one that was written.
+        """
+        file = self.path / "state.pt"
+        try:
+            found = digest_of(file)
+        except FileNotFoundError:
+            raise CheckpointError(f"{file} is missing: {_REMEDY}") from None
+        if found != self.record.get("sha256"):
+            raise CheckpointError(f"{file} has SHA-256 {found}, its record says {self.record.get('sha256')}: {_REMEDY}")
+        state: dict[str, object] = torch.load(file, map_location=device, weights_only=True)
+        return state
+
+
+_REMEDY = "it is damaged; move its folder away to go on from an earlier checkpoint"
+
+
+def write_checkpoint(
+    folder: Path, step: int, state: Mapping[str, object], record: Mapping[str, object], *, keep: int = 0
+) -> Checkpoint:
+    """Write the checkpoint of a step into `folder`, and remove older ones but the `keep` newest (0 keeps all)."""
+    path = folder / f"step-{step:08d}"
+    working = folder / f".{path.name}"
+    for left in folder.glob(".step-*"):  # by a process that was killed
+        shutil.rmtree(left)
+    working.mkdir(parents=True)
+    torch.save(dict(state), working / "state.pt")
+    whole = {"schema": SCHEMA, "step": step, **record, "sha256": digest_of(working / "state.pt")}
+    (working / "record.json").write_text(json.dumps(whole, indent=1) + "\n")
+    for name in ("state.pt", "record.json", "."):
+        _flush(working / name)
+    if path.exists():  # of an earlier attempt at the same step
+        path.rename(folder / f".{path.name}-old")
+    working.rename(path)
+    _flush(folder)
+    for old in _found(folder)[:-keep] if keep else []:
+        shutil.rmtree(old)
+    return Checkpoint(path=path, step=step, record=whole)
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint of a run's folder of checkpoints; None where there is none."""
+    found = _found(folder)
+    return open_checkpoint(found[-1]) if found else None
+
+
+def open_checkpoint(place: str | Path) -> Checkpoint:
+    """The checkpoint at `place`: its own folder, or the newest of a run.
+
+    Raises
+    ------
+    CheckpointError
+        When there is none, or its record cannot be read.
+    """
+    path = Path(place)
+    if not (path / "record.json").exists():
+        newest = _found(path / "checkpoints") or _found(path)
+        if not newest:
+            raise CheckpointError(
+                f"{path} holds no checkpoint: give the folder of a run of geofm-train, or one of its checkpoints"
+            )
+        path = newest[-1]
+    try:
+        record = json.loads((path / "record.json").read_text())
+        schema, step = record["schema"], int(record["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / 'record.json'} cannot be read ({error!r}): {_REMEDY}") from error
+    if schema != SCHEMA:
+        raise CheckpointError(f"{path} has schema {schema}, this version of geofm-model reads {SCHEMA}")
+    return Checkpoint(path=path, step=step, record=record)
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of a file."""
+    found = sha256()
+    with file.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _found(folder: Path) -> list[Path]:
+    """Checkpoints in a folder, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold what was written to a file or folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

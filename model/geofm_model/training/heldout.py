@@ -1,0 +1,116 @@
+"""The held-out samples that a run looks at again and again: always the same ones, with the same views and masks.
+
+They are the first of a permutation of the split by a fixed seed: a simple random choice of what was held out, so that
+design weights keep their meaning. Processes share them; what they find is put side by side again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geofm_model.loading import Batch, Loader, stratum_names
+from geofm_model.loading.members import SPLITS, Split
+from geofm_model.training.distributed import Ranks
+from geofm_model.training.labels import column_of
+from geofm_model.training.settings import Pretraining
+
+SEED = 20_220_101
+"""Of the choice; no setting, so that runs are compared on the same samples."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chosen:
+    """Some samples of a split."""
+
+    places: tuple[str, ...]
+    loader: Loader
+    count: int
+    """Samples that are looked at."""
+    ranks: Ranks
+
+    def batches(self) -> Iterator[Batch]:
+        """This process's parts of them, from the first one on."""
+        self.loader.restart()
+        size, total = self.loader.batch_size, len(self.loader.members)
+        for start, batch in zip(range(0, self.count, size), self.loader, strict=False):
+            mine = self.ranks.rank * min(size, total - start) // self.ranks.world_size  # the last batch may be smaller
+            wanted = min(len(batch), self.count - start - mine)
+            if wanted > 0:
+                yield first(batch, wanted)
+
+    def each(self, look: Callable[[Batch], Tensor], width: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Numbers [b, width] of all batches of all processes: members [n], ascending, and float64 [n, width]."""
+        device = self.loader.device
+        found = torch.zeros(len(self.loader.members), width + 1, dtype=torch.float64)
+        for batch in self.batches():
+            found[batch.sample, 0] = 1.0
+            found[batch.sample, 1:] = look(batch).to(device="cpu", dtype=torch.float64)
+        whole = self.ranks.sum(found.to(device)).cpu().numpy()
+        members = np.flatnonzero(whole[:, 0])
+        return members, whole[members, 1:]
+
+    def blocks(self, members: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Number [n] of each member's split block, which was held out as a whole; None where blocks are unknown."""
+        found = [column_of("block", place) for place in self.places]
+        if any(one is None for one in found):
+            return None
+        known = self.loader.members
+        dataset, unit = np.asarray(known.dataset)[known.store[members]], known.unit[members]
+        pairs = np.zeros((members.size, 2), dtype=np.int64)
+        for at, labels in enumerate(found):
+            mine = dataset == at
+            there, values = labels.of(unit[mine]) if labels is not None else (np.zeros(0, dtype=bool), np.zeros(0))
+            if not there.all():
+                return None
+            pairs[mine] = np.stack([np.full(len(values), at), values.astype(np.int64)], axis=1)
+        return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+    def strata(self, members: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
+        """Numbers [n] of the members' strata in `names`; strata of different datasets are different ones."""
+        known = self.loader.members
+        dataset = np.asarray(known.dataset)[known.store[members]]
+        stratum = known.column("stratum")[members].astype(np.int64)
+        pairs, number = np.unique(np.stack([dataset, stratum], axis=1), axis=0, return_inverse=True)
+        names = [stratum_names(place) for place in self.places]
+        several = len(names) > 1
+        said = [
+            (f"{self.places[at]}: " if several else "") + names[at].get(int(value), f"stratum {value}")
+            for at, value in pairs.tolist()
+        ]
+        return number.reshape(-1), said
+
+
+def choose(run: Pretraining, ranks: Ranks, device: torch.device, split: Split, count: int) -> Chosen:
+    """Up to `count` samples of a split."""
+    loader = Loader(
+        run.data.stores,
+        batch_size=run.data.part,
+        split=split,
+        seed=SEED,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        epochs=1,
+        threads=run.data.threads,
+        prefetch=run.data.prefetch,
+        device=device,
+    )
+    return Chosen(places=tuple(run.data.stores), loader=loader, count=min(count, len(loader.members)), ranks=ranks)
+
+
+def has_split(loader: Loader, split: Split) -> bool:
+    """Whether the stores of a loader have a sample of a split."""
+    return any(bool((store.column("split") == SPLITS[split]).any()) for store in loader.members.stores)
+
+
+def first(batch: Batch, count: int) -> Batch:
+    """The first samples of a batch."""
+    if count >= len(batch):
+        return batch
+    parts = {name: value[:count] for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    return Batch(**parts, rule=batch.rule)

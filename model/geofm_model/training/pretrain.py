@@ -1,0 +1,356 @@
+"""Masked pre-training: the loop over steps, and what happens beside it.
+
+A run is a pure function of its settings and its data: weights, order, views and masks come from the seed, and a
+checkpoint holds the rest. On equal threads and processes a resumed run is bit-equal to one that was never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
+import numpy as np
+import torch
+
+from geofm_model.errors import StoreError
+from geofm_model.loading import Batch, Loader
+from geofm_model.models import MaskedAutoencoder, seen_count, step_flops
+from geofm_model.training.checkpoints import CheckpointError, latest_checkpoint, write_checkpoint
+from geofm_model.training.distributed import Ranks
+from geofm_model.training.learner import Learner, Pending, StepResult
+from geofm_model.training.masked import Preparation
+from geofm_model.training.pixel_statistics import PixelStatistics, pixel_statistics
+from geofm_model.training.progress import Progress, duration
+from geofm_model.training.record import Tally, device_name, from_record, record_of, surroundings, versions
+from geofm_model.training.runfolder import RunFolder
+from geofm_model.training.runlog import RunLog
+from geofm_model.training.schedules import Schedule, peak_rate
+from geofm_model.training.settings import Pretraining, differences, flat
+from geofm_model.training.stopping import Stop
+from geofm_model.training.throughput import Pace, Stopwatch, peak_flops
+from geofm_model.training.watching import Probe, Watcher, watchers_of
+
+Outcome = Literal["finished", "interrupted"]
+
+
+class TrainingError(RuntimeError):
+    """A run cannot go on; the message says from where it can be taken up."""
+
+
+def pretrain(
+    run: Pretraining,
+    *,
+    ranks: Ranks | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    probes: Sequence[Probe] = (),
+) -> Outcome:
+    """Train, or go on with a run that was stopped; everything is in `run.out` afterwards.
+
+    Parameters
+    ----------
+    ranks : this process among those that train together, which have joined already; None is alone
+    progress : where to talk
+    stop : to ask for an early end
+    probes : further looks at the encoder, every `watch.probe` steps; their numbers go to the log
+
+    Raises
+    ------
+    StoreError
+        When the data cannot be read or are not what the run was begun with.
+    ValueError
+        When settings do not fit the data, each other, or the run that is continued.
+    TrainingError
+        When no step gives a finite gradient any more.
+    """
+    ranks = ranks or Ranks()
+    folder = RunFolder(run.out)
+    with folder.held() if ranks.main else nullcontext():
+        trainer = Trainer(run, ranks=ranks, progress=progress or Progress(None), stop=stop or Stop(), folder=folder)
+        trainer.take_up()
+        if trainer.done >= trainer.steps:
+            trainer.say(f"{run.out} is finished: {trainer.steps:,} steps were done; nothing to do")
+            return "finished"
+        with trainer.logging():
+            return trainer.fit(watchers_of(trainer.learner, trainer.loader, folder, probes))
+
+
+class Trainer:
+    """A run under way."""
+
+    def __init__(self, run: Pretraining, *, ranks: Ranks, progress: Progress, stop: Stop, folder: RunFolder) -> None:
+        self.settings, self.ranks, self.folder, self.stop = run, ranks, folder, stop
+        self.progress = progress if ranks.main else Progress(None)
+        device = ranks.device(run.device)
+        self.loader = _loader(run, ranks, device)
+        self.statistics = pixel_statistics(self.loader.members, run.data.shares)
+        preparation = _preparation(run, self.statistics, device)
+        self.learner = Learner(_network(run).to(device), preparation, run, ranks)
+        self.steps = run.step_count(len(self.loader.members))
+        self.schedule = _schedule(run, self.steps)
+        self.tally, self.done = Tally(), 0
+        self._log: RunLog | None = None
+        self._gradient = float("nan")
+
+    def say(self, message: str) -> None:
+        """Tell the user, once for all ranks."""
+        self.progress.say(message)
+
+    def take_up(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        found = latest_checkpoint(self.folder.checkpoints)
+        if found is None:
+            return
+        resumed = from_record(found.record)
+        changed = differences(flat(resumed.run), flat(self.settings))
+        if changed:
+            raise ValueError(
+                f"{self.folder.path} holds a run with other settings ({'; '.join(changed)}): give those again, or name "
+                "another --out"
+            )
+        self.loader.load_state_dict(resumed.loader)
+        if resumed.statistics != self.statistics:
+            raise CheckpointError(f"{found.path} was made with other statistics of bands: its data have changed")
+        self.learner.load_state_dict(found.state(self.learner.device))
+        self.tally, self.done = resumed.tally, found.step
+        self.say(f"going on from {found.path} after step {found.step:,} of {self.steps:,}")
+        before, now = resumed.surroundings, surroundings(self.loader, self.ranks.world_size)
+        other = [f"{name} {before.get(name)} → {value}" for name, value in now.items() if before.get(name) != value]
+        if other:
+            self.say(f"  not bit by bit as without the break, since these differ: {', '.join(other)}")
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Keep log and status until the end."""
+        if not self.ranks.main:
+            yield
+            return
+        self._log = RunLog(self.folder.path, tensorboard=self.settings.watch.tensorboard)
+        self.folder.write_settings(self.settings)
+        self.folder.write_status("running", self.done, self.steps)
+        try:
+            yield
+        except BaseException as error:
+            self.folder.write_status("failed", self.done, self.steps, remark=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self._log.close()
+
+    def fit(self, watchers: Sequence[Watcher]) -> Outcome:
+        """Take the steps that are left; returns whether they were done or somebody wanted to stop."""
+        self._begin()
+        batches = iter(self.loader)
+        pending: Pending | None = None
+        while self.done < self.steps:
+            parts = self._next(batches)
+            rate = self._rate(self.done)
+            launched = self.learner.step(self.done, parts, rate, stop=self.stop.wanted)
+            # What a step found is read while the next one runs: the device never waits for us.
+            stopping = pending is not None and self._take(pending).stop
+            pending, self.done = launched, self.done + 1
+            self._watch.done(self.settings.data.batch_size)
+            last = self.done == self.steps
+            if stopping or last or self._any_due(watchers):
+                stopping |= self._take(pending).stop
+                pending = None
+                self._look(watchers, rate, last=last, stopping=stopping)
+            if stopping and not last:
+                return self._end("interrupted")
+        return self._end("finished")
+
+    def _begin(self) -> None:
+        """Say what is going to be done, and start the clock."""
+        run, device = self.settings, self.learner.device
+        peak, source = peak_flops(device, run.precision)
+        grid = _grid(run, self.loader)
+        tokens = int(np.prod(grid))
+        seen = seen_count(tokens, run.task.ratio) if run.task.ratio else tokens
+        flops = step_flops(run.model.encoder, run.model.decoder, grid, seen)
+        weights = sum(weight.numel() for weight in self.learner.model.parameters())
+        about = {
+            "samples": len(self.loader.members),
+            "steps": self.steps,
+            "weights": weights,
+            "tokens": tokens,
+            "seen": seen,
+            "gflop_per_view": flops / 1e9,
+            "peak_tflops": peak / 1e12,
+            "peak_source": source,
+            "device": device_name(device),
+            "world_size": self.ranks.world_size,
+            "versions": versions(),
+        }
+        if self._log is not None:
+            self._log.write("resume" if self.done else "start", self.done, about)
+        self.say(
+            f"{len(self.loader.members):,} samples; {weights / 1e6:,.1f} M weights on {about['device']}"
+            + ("" if self.ranks.alone else f" × {self.ranks.world_size}")
+            + f"; {self.steps:,} steps of {run.data.batch_size} samples"
+            + (f" × {run.repeats} views" if run.repeats > 1 else "")
+            + f"; {flops / 1e9:,.1f} GFLOP per view; peak {peak / 1e12:,.2f} TFLOP/s ({source})"
+        )
+        self._watch = Stopwatch(
+            flops=flops * run.repeats, peak=peak, devices=self.ranks.world_size, clock=self.progress.clock
+        )
+
+    def _next(self, batches: Iterator[Batch]) -> list[Batch]:
+        """The parts of a step."""
+        start = self.progress.clock()
+        parts = [next(batches) for _ in range(self.settings.data.accumulate)]
+        self._watch.waited(self.progress.clock() - start)
+        return parts
+
+    def _rate(self, step: int) -> float:
+        return peak_rate(self.settings.optimizer.rate, self.settings.views) * self.schedule.factor(step)
+
+    def _take(self, pending: Pending) -> StepResult:
+        """Count what a step found."""
+        found, tally = pending.result(), self.tally
+        tally.empty += found.empty
+        tally.broken += found.broken
+        tally.in_a_row = tally.in_a_row + 1 if found.broken else 0
+        if tally.in_a_row >= self.settings.patience:
+            raise TrainingError(
+                f"no finite gradient in {tally.in_a_row} steps up to step {found.step + 1:,} (loss {found.loss}): the "
+                "weights are as before them. Lower optimizer.rate or set optimizer.clip, and start a new run; the last "
+                f"checkpoint is in {self.folder.checkpoints}"
+            )
+        if not (found.empty or found.broken):
+            tally.window.append(found.loss)
+        self._gradient = found.gradient
+        return found
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.done % every == 0
+
+    def _any_due(self, watchers: Sequence[Watcher]) -> bool:
+        watch = self.settings.watch
+        return any(map(self._due, (watch.log, watch.checkpoint, *(watcher.every for watcher in watchers))))
+
+    def _look(self, watchers: Sequence[Watcher], rate: float, *, last: bool, stopping: bool) -> None:
+        """Do what is due after a step; all of it at the end, only what must be when stopping."""
+        if last or stopping or self._due(self.settings.watch.log):
+            self._report(rate, self._watch.look(), always=last or stopping)
+        start = self.progress.clock()
+        for watcher in watchers:
+            if last or (not stopping and self._due(watcher.every)):
+                self.progress.status(f"step {self.done:,}: {watcher.name}", always=self.progress.live)
+                found = watcher.look(self.done)
+                if self._log is not None and found:
+                    self._log.write(watcher.name, self.done, found)
+                for line in watcher.lines(found):
+                    self.say(line)
+        if last or stopping or self._due(self.settings.watch.checkpoint):
+            self._save()
+        self._watch.pause(self.progress.clock() - start)
+
+    def _report(self, rate: float, pace: Pace, *, always: bool) -> None:
+        """A line of the log, and of the terminal."""
+        window, size = self.tally.window, self.settings.data.batch_size
+        loss = sum(window) / len(window) if window else float("nan")
+        self.tally.window = []
+        left = (self.steps - self.done) * size / pace.samples_per_second if pace.samples_per_second else 0.0
+        if self._log is not None:
+            values = {
+                "loss": loss,
+                "rate": rate,
+                "gradient": self._gradient,
+                "samples": self.loader.consumed,
+                "epoch": self.loader.consumed / len(self.loader.members),
+                "empty": self.tally.empty,
+                "broken": self.tally.broken,
+                "samples_per_second": pace.samples_per_second,
+                "utilisation": pace.utilisation,
+                "data_wait": pace.data_wait,
+            }
+            self._log.write("train", self.done, values)
+        self.progress.status(
+            f"step {self.done:,} of {self.steps:,} ({100 * self.done // self.steps} %): loss {loss:.4f}, "
+            f"{pace.samples_per_second:,.1f} samples/s, MFU {100 * pace.utilisation:.0f} %, data wait "
+            f"{100 * pace.data_wait:.0f} %, {duration(left)} left",
+            always=always,
+        )
+
+    def _save(self) -> None:
+        """Write a checkpoint; all ranks hold the same, one writes."""
+        if not self.ranks.main:
+            return
+        record = record_of(self.settings, self.loader, self.statistics, self.tally, self.ranks.world_size)
+        state = self.learner.state_dict()
+        write_checkpoint(self.folder.checkpoints, self.done, state, record, keep=self.settings.watch.keep)
+        self.folder.write_status("running", self.done, self.steps)
+
+    def _end(self, outcome: Outcome) -> Outcome:
+        if self.ranks.main:
+            self.folder.write_status(outcome, self.done, self.steps)
+        if self._log is not None:
+            self._log.write("end", self.done, {"outcome": outcome})
+        rest = "" if outcome == "finished" else "; the same command goes on from here"
+        self.say(f"{outcome} after step {self.done:,} of {self.steps:,}: {self.folder.path}{rest}")
+        return outcome
+
+
+def _loader(run: Pretraining, ranks: Ranks, device: torch.device) -> Loader:
+    """The training split, and whether the settings fit it."""
+    data = run.data
+    if data.part % ranks.world_size:
+        raise ValueError(
+            f"data.batch_size / data.accumulate is {data.part}, which {ranks.world_size} processes cannot share: it "
+            "must be a multiple of their number"
+        )
+    loader = Loader(
+        data.stores,
+        batch_size=data.part,
+        seed=run.seed,
+        shares=data.shares,
+        weighting="design" if data.weighting == "order" else "none",
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        threads=data.threads,
+        prefetch=data.prefetch,
+        device=device,
+    )
+    bands, wanted = loader.members.stores[0].header.bands, run.model.encoder.patching.bands
+    if len(bands) != wanted:
+        raise ValueError(
+            f"the stores have {len(bands)} bands ({', '.join(bands)}), model.encoder.patching.bands is {wanted}: make "
+            "them equal"
+        )
+    if data.weighting == "loss" and loader.members.design is None:
+        raise StoreError("data.weighting is loss, but the data have no samples.parquet, where design weights are")
+    _grid(run, loader)
+    return loader
+
+
+def _grid(run: Pretraining, loader: Loader) -> tuple[int, int, int]:
+    """Tokens (t, h, w) of a view; an error where views do not fit samples or patches."""
+    header, task = loader.members.stores[0].header, run.task
+    dates = task.dates or header.timesteps
+    if dates > header.timesteps or task.size > min(header.height, header.width):
+        raise ValueError(
+            f"views of {dates} dates and {task.size} px do not fit the stores' samples of {header.timesteps} dates and "
+            f"{header.height} × {header.width} px: lower task.dates or task.size"
+        )
+    return run.model.encoder.patching.grid((dates, task.size, task.size))
+
+
+def _network(run: Pretraining) -> MaskedAutoencoder:
+    """Of random weights that depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        return MaskedAutoencoder(run.model.encoder, run.model.decoder)
+
+
+def _preparation(run: Pretraining, statistics: PixelStatistics, device: torch.device) -> Preparation:
+    mean, std = statistics.tensors(device)
+    encoder = run.model.encoder
+    return Preparation(
+        task=run.task, patching=encoder.patching, mean=mean, std=std, seed=run.seed, metadata=encoder.metadata
+    )
+
+
+def _schedule(run: Pretraining, steps: int) -> Schedule:
+    optimizer = run.optimizer
+    warmup = min(round(optimizer.warmup * steps), steps - 1)
+    return Schedule(steps=steps, warmup=warmup, shape=optimizer.shape, cooldown=optimizer.cooldown)

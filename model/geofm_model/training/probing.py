@@ -1,0 +1,95 @@
+"""How good the encoder's features are while it learns: what they tell of held-out samples.
+
+All tokens are seen, features are their mean; labels are those of :mod:`geofm_model.training.labels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from geofm_model.evaluation.probes import (
+    Labelled,
+    effective_rank,
+    linear_probe,
+    mean_pooled,
+    nearest_neighbours,
+    regression_probe,
+)
+from geofm_model.loading import Batch
+from geofm_model.models import Encoder
+from geofm_model.training.heldout import Chosen, choose
+from geofm_model.training.labels import Labels, labels_of
+from geofm_model.training.learner import Learner
+
+LEAST = 10
+"""Labelled samples of either split below which there is nothing to probe."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FeatureProbe:
+    """kNN, a linear probe and the effective rank, between the training and the held-out split."""
+
+    learner: Learner
+    train: Chosen
+    heldout: Chosen
+    labels: Labels
+    every: int
+    name: str = "probe"
+
+    @classmethod
+    def of(cls, learner: Learner, *, labels: str | None, every: int, count: int) -> FeatureProbe:
+        """Of up to `count` samples of either split."""
+        train, heldout = (
+            choose(learner.run, learner.ranks, learner.device, split, count) for split in ("train", "heldout")
+        )
+        found = labels_of(labels, train.places, train.loader.members)
+        return cls(learner=learner, train=train, heldout=heldout, labels=found, every=every)
+
+    def look(self, step: int) -> Mapping[str, object]:
+        """Accuracies beside that of the most frequent class, or R²; and the rank of the held-out features."""
+        encoder = self.learner.best().encoder
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            train, heldout = (self._labelled(encoder, samples) for samples in (self.train, self.heldout))
+        if train is None or heldout is None:
+            return {"samples": 0}
+        found: dict[str, object] = {
+            "labels": self.labels.name,
+            "samples": len(heldout),
+            "rank": effective_rank(heldout.features, centred=True),
+        }
+        if train.labels.is_floating_point():
+            return found | {"linear_r2": regression_probe(train, heldout).r2[0]}
+        near, linear = nearest_neighbours(train, heldout), linear_probe(train, heldout)
+        return found | {
+            "knn": near.accuracy,
+            "knn_balanced": near.balanced_accuracy,
+            "linear": linear.accuracy,
+            "linear_balanced": linear.balanced_accuracy,
+            "majority": near.majority,
+            "classes": near.classes,
+        }
+
+    def lines(self, found: Mapping[str, object]) -> list[str]:
+        """For people."""
+        if not found["samples"]:
+            return ["  probe: too few labelled samples"]
+        said = ", ".join(f"{name} {value:.3f}" for name, value in found.items() if isinstance(value, float))
+        return [f"  probe of {found['samples']} held-out samples for {found['labels']}: {said}"]
+
+    def _labelled(self, encoder: Encoder, samples: Chosen) -> Labelled | None:
+        members, features = samples.each(lambda batch: self._features(encoder, batch), encoder.config.width)
+        there, labels = self.labels.of(samples.loader.members.unit[members])
+        features = features[there]
+        if len(features) < LEAST:
+            return None
+        return Labelled(features=torch.from_numpy(features).float(), labels=torch.from_numpy(labels))
+
+    def _features(self, encoder: Encoder, batch: Batch) -> Tensor:
+        """[b, width]."""
+        prepared = self.learner.preparation(batch, train=False)
+        with self.learner.autocast():
+            return mean_pooled(encoder(prepared.vectors, prepared.grid, metadata=prepared.metadata))

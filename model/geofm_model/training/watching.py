@@ -1,0 +1,80 @@
+"""What is looked at beside the training, every so many steps; all of it only reads the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from geofm_model.loading import Loader
+from geofm_model.models import Encoder
+from geofm_model.training.heldout import choose, has_split
+from geofm_model.training.learner import Learner
+from geofm_model.training.probing import FeatureProbe
+from geofm_model.training.reconstruction import Pictures
+from geofm_model.training.runfolder import RunFolder
+from geofm_model.training.validation import Validation
+
+
+class Watcher(Protocol):
+    """Looks at a network now and then, on all processes at the same steps."""
+
+    @property
+    def name(self) -> str:
+        """Of its events in the log."""
+        ...
+
+    @property
+    def every(self) -> int:
+        """Steps between two looks; 0 for the end only."""
+        ...
+
+    def look(self, step: int) -> Mapping[str, object]:
+        """What is found after `step` steps, the same on all processes; nothing leaves no event."""
+        ...
+
+    def lines(self, found: Mapping[str, object]) -> list[str]:
+        """What to tell people of it."""
+        ...
+
+
+class Probe(Protocol):
+    """A look of the user's own at an encoder while it learns."""
+
+    def __call__(self, encoder: Encoder, step: int) -> Mapping[str, float]:
+        """Numbers for the log, by name; the encoder is in evaluation mode and must not be changed."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OwnProbe:
+    """Calls a user's probe."""
+
+    probe: Probe
+    learner: Learner
+    every: int
+    name: str = "own_probe"
+
+    def look(self, step: int) -> Mapping[str, object]:
+        """What the probe says of the averaged encoder, or of the encoder where there is no average."""
+        return dict(self.probe(self.learner.best().encoder, step))
+
+    def lines(self, found: Mapping[str, object]) -> list[str]:
+        """Its numbers."""
+        return ["  " + ", ".join(f"{name} {value}" for name, value in found.items())] if found else []
+
+
+def watchers_of(learner: Learner, loader: Loader, folder: RunFolder, probes: Sequence[Probe]) -> list[Watcher]:
+    """What a run's settings ask for, as far as its data have held-out samples."""
+    run, ranks = learner.run, learner.ranks
+    watch, found = run.watch, list[Watcher]()
+    heldout = has_split(loader, "heldout")
+    if heldout and watch.validate:
+        samples = choose(run, ranks, learner.device, "heldout", watch.validation_samples)
+        found.append(Validation(learner=learner, samples=samples, every=watch.validate))
+    if watch.pictures and ranks.main:
+        found.append(Pictures.of(learner, folder, split="heldout" if heldout else "train", every=watch.pictures))
+    if heldout and watch.probe:
+        found.append(FeatureProbe.of(learner, labels=watch.labels, every=watch.probe, count=watch.probe_samples))
+    found += [OwnProbe(probe=probe, learner=learner, every=watch.probe) for probe in probes]
+    return found

@@ -1,0 +1,143 @@
+"""Probes, labels, pictures and pace: what a run tells of itself is what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from geofm_model import Store
+from geofm_model.loading import gather
+from geofm_model.training.labels import labels_of
+from geofm_model.training.pretrain import pretrain
+from geofm_model.training.reconstruction import batch_of, reconstruct_batch
+from geofm_model.training.runlog import read_log
+from geofm_model.training.throughput import Stopwatch, matmul_rate, peak_flops
+from geofm_model.training.trained import load_trained
+
+from .conftest import MakeRun
+
+
+def table(path: Path, **columns: object) -> str:
+    """A Parquet file."""
+    pq.write_table(pa.table(columns), path)
+    return str(path)
+
+
+def test_labels_are_classes_or_values(store: Path, tmp_path: Path) -> None:
+    """Words and whole numbers are numbered, other numbers stay; units without a label are left out."""
+    members = gather([store])
+    unit = members.unit
+    words = labels_of(table(tmp_path / "w.parquet", unit=unit[:3], label=["b", "a", "b"]), [str(store)], members)
+    there, values = words.of(unit)
+    assert there.tolist() == [True] * 3 + [False] * (len(unit) - 3)
+    assert values.tolist() == [1, 0, 1]
+    numbers = table(tmp_path / "n.parquet", unit=unit[:3], label=[0.5, None, 2.0])
+    there, values = labels_of(numbers, [str(store)], members).of(unit[:3])
+    assert (there.tolist(), values.tolist()) == ([True, False, True], [0.5, 2.0])
+    strata = labels_of(None, [str(store)], members)
+    assert strata.name == "stratum"
+    assert np.array_equal(strata.of(unit)[1], members.column("stratum"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [({"unit": [1]}, "no column label"), ({"unit": [1], "label": pa.array([None], pa.string())}, "no label at all")],
+)
+def test_labels_that_are_none(store: Path, tmp_path: Path, columns: dict[str, object], message: str) -> None:
+    """A missing file, column or value is named."""
+    members = gather([store])
+    with pytest.raises(ValueError, match=message):
+        labels_of(table(tmp_path / "l.parquet", **columns), [str(store)], members)
+    with pytest.raises(ValueError, match="cannot be read"):
+        labels_of(str(tmp_path / "none.parquet"), [str(store)], members)
+    with pytest.raises(ValueError, match=r"no dataset has a samples\.parquet"):
+        labels_of("biome", [str(store)], members)
+
+
+def test_a_probe_for_values(make_run: MakeRun, tmp_path: Path) -> None:
+    """R² of the mean of a sample's first band, which a network's features tell."""
+    run = make_run()
+    store = Store.open(run.data.stores[0])
+    rows = store.readable
+    level = [float(store.sample(int(row)).image[:, 3].astype(float).mean()) for row in rows]
+    labels = table(tmp_path / "level.parquet", unit=store.column("unit")[rows], label=level)
+    run = make_run(watch={"probe": 12, "labels": labels, "probe_samples": 100})
+    pretrain(run)
+    found = read_log(run.out, "probe")
+    if found[-1]["samples"]:
+        assert "linear_r2" in found[-1]
+
+
+def test_a_reconstruction_is_the_networks_own(make_run: MakeRun) -> None:
+    """In counts: predictions are where nothing was shown, and their errors give the loss that stands above."""
+    run = make_run()
+    pretrain(run)
+    trained = load_trained(run.out)
+    store = Store.open(run.data.stores[0])
+    samples = [store.sample(int(row)) for row in store.readable[:3]]
+    preparation = trained.preparation(run.task, seed=5)
+    found = reconstruct_batch(trained.model, batch_of(samples), preparation, bands=store.header.bands)
+    std = preparation.std.numpy()[None, :, None, None]
+    for one, sample in zip(found, samples, strict=True):
+        view = sample.image[:, :, 2:14, 2:14]
+        np.testing.assert_array_equal(one.image, view)
+        counted = one.valid[:, None] & ~one.shown
+        errors = ((one.predicted - one.image) / std)[counted] ** 2
+        assert errors.mean() == pytest.approx(one.loss, rel=1e-3)
+        mean = preparation.mean.numpy()[None, :, None, None]
+        assert (((one.image - mean) / std)[counted] ** 2).mean() == pytest.approx(one.baseline, rel=1e-3)
+
+
+def test_a_reconstruction_of_normalised_targets_is_in_counts(make_run: MakeRun) -> None:
+    """A network that predicts 0 then predicts each patch's own mean."""
+    run = make_run(task={"normalise": True})
+    pretrain(run)
+    trained = load_trained(run.out)
+    with torch.no_grad():
+        trained.model.decoder.predict.weight.zero_()
+        trained.model.decoder.predict.bias.zero_()
+    store = Store.open(run.data.stores[0])
+    sample = store.sample(int(store.readable[0]))
+    preparation = trained.preparation(run.task, seed=5)
+    one = reconstruct_batch(trained.model, batch_of([sample]), preparation, bands=store.header.bands)[0]
+    patch = (slice(0, 4), slice(0, 4))
+    for t in range(one.image.shape[0]):
+        valid = one.valid[t][patch]
+        if valid.any() and not one.seen[t, 0][patch].any():
+            mean = one.image[t][(slice(None), *patch)][:, valid] / preparation.std.numpy()[:, None]
+            guess = one.predicted[t][(slice(None), *patch)][:, valid] / preparation.std.numpy()[:, None]
+            offset = preparation.mean.numpy() / preparation.std.numpy()
+            assert (guess - offset[:, None]).std() < 1e-3
+            assert float((guess - offset[:, None]).mean()) == pytest.approx(
+                float((mean - offset[:, None]).mean()), abs=1e-3
+            )
+
+
+def test_pace_counts_samples_work_and_waiting() -> None:
+    """By a clock of our own; what was paused does not count."""
+    now = [0.0]
+    watch = Stopwatch(flops=10.0, peak=50.0, devices=2, clock=lambda: now[0])
+    watch.done(20)
+    watch.waited(1.0)
+    now[0] = 7.0
+    watch.pause(3.0)
+    pace = watch.look()
+    assert (pace.samples_per_second, pace.utilisation, pace.data_wait) == (5.0, 0.5, 0.25)
+    now[0] = 8.0
+    assert watch.look().samples_per_second == 0
+
+
+def test_a_device_has_a_peak() -> None:
+    """Measured where no data sheet is known; torch's own random numbers are left alone."""
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    rate, source = peak_flops(torch.device("cpu"), "float32")
+    assert rate > 1e8
+    assert "measured" in source
+    assert torch.equal(torch.get_rng_state(), before)
+    assert matmul_rate(torch.device("cpu"), "bf16", size=64, seconds=0.01) > 1e6
