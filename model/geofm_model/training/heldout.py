@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geofm_model.files import files_at
 from geofm_model.loading import Batch, Loader, stratum_names
 from geofm_model.loading.members import SPLITS, Split
 from geofm_model.training.distributed import Ranks
@@ -80,7 +81,7 @@ class Chosen:
         names = [stratum_names(place) for place in self.places]
         several = len(names) > 1
         said = [
-            (f"{self.places[at]}: " if several else "") + names[at].get(int(value), f"stratum {value}")
+            (f"{files_at(self.places[at]).where}: " if several else "") + names[at].get(int(value), f"stratum {value}")
             for at, value in pairs.tolist()
         ]
         return number.reshape(-1), said

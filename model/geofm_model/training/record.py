@@ -20,7 +20,14 @@ from geofm_model.loading.loader import LoaderState
 from geofm_model.models import DecoderConfig, EncoderConfig, Patching
 from geofm_model.training.masked import MaskedTask
 from geofm_model.training.pixel_statistics import PixelStatistics
-from geofm_model.training.settings import DataSettings, ModelSettings, OptimizerSettings, Pretraining, WatchSettings
+from geofm_model.training.settings import (
+    DataSettings,
+    ModelSettings,
+    OptimizerSettings,
+    Pretraining,
+    WatchSettings,
+    shown,
+)
 
 
 @dataclass(kw_only=True)
@@ -42,7 +49,7 @@ def record_of(
 ) -> dict[str, object]:
     """All of a checkpoint that is not a tensor, as plain JSON values."""
     return {
-        "settings": asdict(run),
+        "settings": asdict(shown(run)),
         "loader": dict(loader.state_dict()),
         "samples": loader.consumed,
         "statistics": asdict(statistics),

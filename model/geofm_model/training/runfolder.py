@@ -20,7 +20,7 @@ from typing import Literal
 
 import yaml
 
-from geofm_model.training.settings import Pretraining
+from geofm_model.training.settings import Pretraining, shown
 
 State = Literal["running", "interrupted", "finished", "failed"]
 
@@ -65,8 +65,8 @@ class RunFolder:
         return self.path.is_dir() and any(path.name != ".lock" for path in self.path.iterdir())
 
     def write_settings(self, run: Pretraining) -> None:
-        """Keep the configuration, complete."""
-        plain = json.loads(json.dumps(asdict(run)))
+        """Keep the configuration, complete but for what is secret in addresses."""
+        plain = json.loads(json.dumps(asdict(shown(run))))
         _replace(self.path / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
 
     def write_status(self, state: State, step: int, steps: int, remark: str = "") -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from geofm_model.files import files_at
 from geofm_model.models import DecoderConfig, EncoderConfig
 from geofm_model.training.masked import MaskedTask
 from geofm_model.training.schedules import Shape
@@ -147,6 +148,12 @@ class Pretraining:
     def views(self) -> int:
         """Views of one optimizer step."""
         return self.data.batch_size * self.repeats
+
+
+def shown(run: Pretraining) -> Pretraining:
+    """As it may be written down: addresses without user, password and query, which may be secret."""
+    places = [files_at(place).where for place in run.data.stores]
+    return replace(run, data=replace(run.data, store=places[0] if isinstance(run.data.store, str) else places))
 
 
 OF_THE_MACHINE = frozenset(

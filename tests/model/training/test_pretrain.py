@@ -21,7 +21,7 @@ from geofm_model.training.pretrain import TrainingError, pretrain
 from geofm_model.training.progress import Progress
 from geofm_model.training.reconstruction import batch_of
 from geofm_model.training.runlog import read_log
-from geofm_model.training.settings import Pretraining, differences, flat
+from geofm_model.training.settings import Pretraining, differences, flat, shown
 from geofm_model.training.stopping import Stop
 from geofm_model.training.trained import load_trained
 
@@ -292,6 +292,13 @@ def test_differences_name_fields_but_those_of_the_machine(make_run: MakeRun) -> 
     other = make_run(data={"threads": 7}, watch={"log": 9}, out="elsewhere", device="auto")
     assert differences(flat(one), flat(other)) == []
     assert differences(flat(one), flat(make_run(seed=4))) == ["seed: 3 → 4"]
+
+
+def test_what_is_secret_in_addresses_is_not_written_down(make_run: MakeRun) -> None:
+    """User, password and query are left out; paths stay as they are."""
+    run = make_run(data={"store": ["https://me:word@host/data?sig=secret", "s3://bucket/data", "some/folder"]})
+    assert shown(run).data.store == ["https://host/data", "s3://bucket/data", "some/folder"]
+    assert differences(flat(run), flat(shown(run))) == []
 
 
 @pytest.mark.parametrize(
