@@ -12,6 +12,7 @@ from geofm_model.exchange import save_model, write_prithvi
 from geofm_model.loading import open_dataset
 from geofm_model.options import parse_curves, parse_export, parse_pretraining, parse_reconstruction
 from geofm_model.store import Store
+from geofm_model.training.checkpoints import CheckpointWriteError
 from geofm_model.training.distributed import Ranks, joined
 from geofm_model.training.pretrain import TrainingError
 from geofm_model.training.pretrain import pretrain as train
@@ -23,7 +24,7 @@ from geofm_model.training.trained import load_trained
 
 Done = tuple[int, str]
 """Exit code, and what goes to stdout."""
-USER_ERRORS = (ValueError, IndexError, TrainingError, FileNotFoundError, FileExistsError)
+USER_ERRORS = (ValueError, IndexError, TrainingError, CheckpointWriteError, OSError)
 """With a remedy in their words (StoreError and CheckpointError are ValueErrors)."""
 
 
@@ -47,9 +48,9 @@ def reconstruct(argv: Sequence[str], environment: Mapping[str, str]) -> Done:
     task = replace(trained.task, **{name: value for name, value in changes.items() if value is not None})
     batch = batch_of([store.sample(index) for index in wanted.samples])
     names = store.header.bands
-    if len(names) != trained.description.encoder.patching.bands:
+    if names != trained.description.statistics.bands:
         raise ValueError(
-            f"{wanted.store} has {len(names)} bands ({', '.join(names)}), the network was trained on "
+            f"{store.files.where} has the bands {', '.join(names)}, the network was trained on "
             f"{', '.join(trained.description.statistics.bands)}"
         )
     found = reconstruct_batch(trained.model, batch, trained.preparation(task, wanted.seed), bands=names)
@@ -63,14 +64,16 @@ def _one_store(place: str) -> Store:
     """The store at `place`, or the only one of a dataset folder."""
     found = open_dataset(place)
     if len(found) > 1:
-        raise ValueError(f"{place} has {len(found)} stores: name one, {', '.join(s.files.where for s in found)}")
+        raise ValueError(f"there are {len(found)} stores: name one, {', '.join(s.files.where for s in found)}")
     return found[0]
 
 
 def curves(argv: Sequence[str], environment: Mapping[str, str]) -> Done:
     """Draw the losses of some runs."""
     wanted = parse_curves(argv or ["--help"])
-    logs = {Path(run).name: read_log(run) for run in wanted.runs}
+    names = [Path(run).name for run in wanted.runs]
+    alike = len(set(names)) < len(names)
+    logs = {run if alike else name: read_log(run) for run, name in zip(wanted.runs, names, strict=True)}
     save_png(curves_picture(logs), Path(wanted.out))
     return 0, wanted.out
 

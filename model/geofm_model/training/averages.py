@@ -25,8 +25,10 @@ class Average(Generic[Network]):
         self._weights: list[Tensor] = list(model.parameters())
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after step `step`, counted from 0."""
+    def update(self, step: int, useless: Tensor) -> None:
+        """Take in the weights after step `step`, from 0 on; nothing changes where it was `useless` (a bool)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        # One kernel for all weights, as torch's own AveragedModel does it.
-        torch._foreach_lerp_(self._means, self._weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        share = (1 - decay) * (~useless).to(torch.float32)  # on the device: nobody waits for it
+        steps = torch._foreach_sub(self._weights, self._means)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_mul_(steps, share)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_add_(self._means, steps)  # pyright: ignore[reportPrivateImportUsage]

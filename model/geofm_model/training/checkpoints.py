@@ -24,6 +24,10 @@ SCHEMA = 1
 _NAME = re.compile(r"step-(\d{8})")
 
 
+class CheckpointWriteError(RuntimeError):
+    """A checkpoint cannot be written."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint is not whole, or does not fit; the message gives place, finding and remedy."""
 
@@ -68,18 +72,26 @@ def write_checkpoint(
     working = folder / f".{path.name}"
     for left in folder.glob(".step-*"):  # by a process that was killed
         shutil.rmtree(left)
-    working.mkdir(parents=True)
-    torch.save(dict(state), working / "state.pt")
-    whole = {"schema": SCHEMA, "step": step, **record, "sha256": digest_of(working / "state.pt")}
-    (working / "record.json").write_text(json.dumps(whole, indent=1) + "\n")
-    for name in ("state.pt", "record.json", "."):
-        _flush(working / name)
+    try:
+        working.mkdir(parents=True)
+        torch.save(dict(state), working / "state.pt")
+        whole = {"schema": SCHEMA, "step": step, **record, "sha256": digest_of(working / "state.pt")}
+        whole["record_sha256"] = _digest_of_record(whole)
+        (working / "record.json").write_text(json.dumps(whole, indent=1) + "\n")
+        for name in ("state.pt", "record.json", "."):
+            _flush(working / name)
+    except (OSError, RuntimeError) as error:  # torch.save's own kind for a full disk
+        shutil.rmtree(working, ignore_errors=True)
+        raise CheckpointWriteError(
+            f"the checkpoint of step {step:,} cannot be written to {folder} ({error}): make room; earlier ones are "
+            "whole, and the same command goes on from the newest"
+        ) from error
     if path.exists():  # of an earlier attempt at the same step
-        path.rename(folder / f".{path.name}-old")
+        _remove(path)
     working.rename(path)
     _flush(folder)
     for old in _found(folder)[:-keep] if keep else []:
-        shutil.rmtree(old)
+        _remove(old)
     return Checkpoint(path=path, step=step, record=whole)
 
 
@@ -112,6 +124,8 @@ def open_checkpoint(place: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path / 'record.json'} cannot be read ({error!r}): {_REMEDY}") from error
     if schema != SCHEMA:
         raise CheckpointError(f"{path} has schema {schema}, this version of geofm-model reads {SCHEMA}")
+    if record.get("record_sha256") != _digest_of_record(record):
+        raise CheckpointError(f"{path / 'record.json'} is not as it was written: {_REMEDY}")
     return Checkpoint(path=path, step=step, record=record)
 
 
@@ -127,6 +141,19 @@ def digest_of(file: Path) -> str:
 def _found(folder: Path) -> list[Path]:
     """Checkpoints in a folder, oldest first."""
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+
+
+def _digest_of_record(record: Mapping[str, object]) -> str:
+    """SHA-256 of all of a record but this very entry, whatever its layout."""
+    rest = {name: value for name, value in record.items() if name != "record_sha256"}
+    return sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _remove(path: Path) -> None:
+    """Take a checkpoint's name away first: a process that is killed leaves no half of it."""
+    gone = path.with_name(f".{path.name}-old")
+    path.rename(gone)
+    shutil.rmtree(gone)
 
 
 def _flush(path: Path) -> None:

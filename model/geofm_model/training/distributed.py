@@ -5,7 +5,7 @@ One process needs none of torch.distributed. Several are started by torchrun; al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -60,6 +60,16 @@ class Ranks:
                 "as many with torchrun --nproc-per-node"
             )
         return torch.device("cuda", self.local_rank)
+
+    def any(self, here: bool, device: torch.device) -> bool:
+        """Whether it is so in some process; the same answer in all."""
+        return here if self.alone else bool(self.sum(torch.tensor([float(here)], device=device)).item())
+
+    def agree(self, values: Sequence[int], device: torch.device) -> bool:
+        """Whether all processes have the same whole numbers below 2⁵³; the same answer in all."""
+        mine = torch.tensor([float(value) for value in values], dtype=torch.float64, device=device)
+        first = mine.clone() if self.main else torch.zeros_like(mine)
+        return not self.any(not torch.equal(self.sum(first), mine), device)
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place."""

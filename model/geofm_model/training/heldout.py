@@ -19,7 +19,8 @@ from geofm_model.loading import Batch, Loader, stratum_names
 from geofm_model.loading.members import SPLITS, Split
 from geofm_model.training.distributed import Ranks
 from geofm_model.training.labels import column_of
-from geofm_model.training.settings import Pretraining
+from geofm_model.training.learner import Learner
+from geofm_model.training.stopping import StoppedError
 
 SEED = 20_220_101
 """Of the choice; no setting, so that runs are compared on the same samples."""
@@ -34,27 +35,32 @@ class Chosen:
     count: int
     """Samples that are looked at."""
     ranks: Ranks
+    stopping: Callable[[], bool] = lambda: False
+    """Whether to stop in between; asked by all processes at the same places."""
 
-    def batches(self) -> Iterator[Batch]:
-        """This process's parts of them, from the first one on."""
+    def batches(self) -> Iterator[tuple[int, Batch]]:
+        """This process's parts of them with the place of their first sample among all; raises StoppedError."""
         self.loader.restart()
         size, total = self.loader.batch_size, len(self.loader.members)
         for start, batch in zip(range(0, self.count, size), self.loader, strict=False):
-            mine = self.ranks.rank * min(size, total - start) // self.ranks.world_size  # the last batch may be smaller
-            wanted = min(len(batch), self.count - start - mine)
+            if self.stopping():
+                raise StoppedError
+            # The last batch may be smaller.
+            place = start + self.ranks.rank * min(size, total - start) // self.ranks.world_size
+            wanted = min(len(batch), self.count - place)
             if wanted > 0:
-                yield first(batch, wanted)
+                yield place, first(batch, wanted)
 
     def each(self, look: Callable[[Batch], Tensor], width: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Numbers [b, width] of all batches of all processes: members [n], ascending, and float64 [n, width]."""
-        device = self.loader.device
-        found = torch.zeros(len(self.loader.members), width + 1, dtype=torch.float64)
-        for batch in self.batches():
-            found[batch.sample, 0] = 1.0
-            found[batch.sample, 1:] = look(batch).to(device="cpu", dtype=torch.float64)
-        whole = self.ranks.sum(found.to(device)).cpu().numpy()
-        members = np.flatnonzero(whole[:, 0])
-        return members, whole[members, 1:]
+        found = torch.zeros(self.count, width + 1, dtype=torch.float64)
+        for place, batch in self.batches():
+            rows = slice(place, place + len(batch))
+            found[rows, 0] = batch.sample.to(torch.float64)
+            found[rows, 1:] = look(batch).to(device="cpu", dtype=torch.float64)
+        whole = self.ranks.sum(found.to(self.loader.device)).cpu().numpy()
+        whole = whole[whole[:, 0].argsort(kind="stable")]
+        return whole[:, 0].astype(np.int64), whole[:, 1:]
 
     def blocks(self, members: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """Number [n] of each member's split block, which was held out as a whole; None where blocks are unknown."""
@@ -64,9 +70,9 @@ class Chosen:
         known = self.loader.members
         dataset, unit = np.asarray(known.dataset)[known.store[members]], known.unit[members]
         pairs = np.zeros((members.size, 2), dtype=np.int64)
-        for at, labels in enumerate(found):
+        for at, part in enumerate(found):
             mine = dataset == at
-            there, values = labels.of(unit[mine]) if labels is not None else (np.zeros(0, dtype=bool), np.zeros(0))
+            there, values = part.of(unit[mine]) if part is not None else (np.zeros(0, dtype=bool), np.zeros(0))
             if not there.all():
                 return None
             pairs[mine] = np.stack([np.full(len(values), at), values.astype(np.int64)], axis=1)
@@ -87,8 +93,9 @@ class Chosen:
         return number.reshape(-1), said
 
 
-def choose(run: Pretraining, ranks: Ranks, device: torch.device, split: Split, count: int) -> Chosen:
-    """Up to `count` samples of a split."""
+def choose(learner: Learner, split: Split, count: int) -> Chosen:
+    """Up to `count` samples of a split, which all processes share."""
+    run, ranks = learner.run, learner.ranks
     loader = Loader(
         run.data.stores,
         batch_size=run.data.part,
@@ -99,9 +106,22 @@ def choose(run: Pretraining, ranks: Ranks, device: torch.device, split: Split, c
         epochs=1,
         threads=run.data.threads,
         prefetch=run.data.prefetch,
-        device=device,
+        device=learner.device,
     )
-    return Chosen(places=tuple(run.data.stores), loader=loader, count=min(count, len(loader.members)), ranks=ranks)
+    return Chosen(
+        places=tuple(run.data.stores),
+        loader=loader,
+        count=min(count, len(loader.members)),
+        ranks=ranks,
+        stopping=learner.stopping,
+    )
+
+
+def few(learner: Learner, split: Split, count: int) -> Batch:
+    """The first few of them, for this process alone; in memory of their own."""
+    data = learner.run.data
+    loader = Loader(data.stores, batch_size=count, split=split, seed=SEED, epochs=1, threads=1, device=learner.device)
+    return first(next(iter(loader)), count)
 
 
 def has_split(loader: Loader, split: Split) -> bool:
@@ -110,8 +130,8 @@ def has_split(loader: Loader, split: Split) -> bool:
 
 
 def first(batch: Batch, count: int) -> Batch:
-    """The first samples of a batch."""
+    """The first samples of a batch; a part has memory of its own."""
     if count >= len(batch):
         return batch
-    parts = {name: value[:count] for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    parts = {name: value[:count].clone() for name, value in vars(batch).items() if isinstance(value, Tensor)}
     return Batch(**parts, rule=batch.rule)

@@ -22,10 +22,9 @@ USUAL = "land_cover"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Labels:
-    """What is known of sampling units."""
+class Part:
+    """Labels of the units of one dataset."""
 
-    name: str
     unit: NDArray[np.uint64]
     """[n] ascending."""
     value: NDArray[np.int64] | NDArray[np.float64]
@@ -38,13 +37,38 @@ class Labels:
         return there, self.value[at[there]]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labels:
+    """What is known of the units of some datasets, in which the same unit may mean other things."""
+
+    name: str
+    parts: tuple[Part, ...]
+    """By dataset."""
+
+    def of(
+        self, members: Members, wanted: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64] | NDArray[np.float64]]:
+        """Whether each of some members has a label, and the labels of those that have."""
+        dataset, unit = np.asarray(members.dataset)[members.store[wanted]], members.unit[wanted]
+        there = np.zeros(wanted.size, dtype=np.bool_)
+        values: NDArray[np.int64] | NDArray[np.float64] = np.zeros(wanted.size, dtype=np.int64)
+        if self.parts[0].value.dtype.kind == "f":
+            values = np.zeros(wanted.size, dtype=np.float64)
+        for at, part in enumerate(self.parts):
+            mine = np.flatnonzero(dataset == at)
+            known, found = part.of(unit[mine])
+            there[mine] = known
+            values[mine[known]] = found
+        return there, values[there]
+
+
 def labels_of(wanted: str | None, places: Sequence[str], members: Members) -> Labels:
     """Labels of the samples of some datasets.
 
     Parameters
     ----------
     wanted : a column of samples.parquet, the word `stratum`, or a Parquet file with columns unit and label; None takes
-        the land cover that samples were drawn by where it is known, else the strata
+        the land cover that samples were drawn by where it is known, else the strata (each dataset's are its own)
 
     Raises
     ------
@@ -52,37 +76,54 @@ def labels_of(wanted: str | None, places: Sequence[str], members: Members) -> La
         When there are no such labels.
     """
     if wanted is not None and Path(wanted).suffix in (".parquet", ".pq"):
-        return _labels(wanted, _columns(pq.ParquetFile(_file(wanted)), "label", wanted))
+        table = _columns(pq.ParquetFile(_file(wanted)), "label", wanted)
+        return Labels(name=wanted, parts=_parts(wanted, [table]) * len(places))
     if wanted != "stratum":
-        tables = [found for place in places if (found := _samples(place)) is not None]
+        files = [_samples(place) for place in places]
         name = wanted or USUAL
-        if tables and (wanted is not None or all(name in table.schema_arrow.names for table in tables)):
-            return _labels(name, pa.concat_tables([_columns(table, name, "samples.parquet") for table in tables]))
+        there = [file for file in files if file is not None and name in file.schema_arrow.names]
+        if len(there) == len(places):
+            return Labels(name=name, parts=_parts(name, [_columns(file, name, "samples.parquet") for file in there]))
         if wanted is not None:
-            raise ValueError(f"watch.labels is {wanted!r}, but no dataset has a samples.parquet with such a column")
-    unit = np.concatenate([store.column("unit") for store in members.stores]).astype(np.uint64)
-    stratum = np.concatenate([store.column("stratum") for store in members.stores]).astype(np.int64)
-    return _labels("stratum", pa.table({"unit": unit, "label": stratum}))
+            raise ValueError(
+                f"watch.labels is {wanted!r}, but not every dataset has a samples.parquet with that column"
+            )
+    return Labels(name="stratum", parts=tuple(_strata(members, at) for at in range(len(places))))
 
 
-def column_of(name: str, place: str) -> Labels | None:
-    """A column of a dataset's samples.parquet; None where there is none."""
+def column_of(name: str, place: str) -> Part | None:
+    """A column of a dataset's samples.parquet; None where there is none, or nothing in it."""
     file = _samples(place)
     if file is None or name not in file.schema_arrow.names:
         return None
-    return _labels(name, _columns(file, name, "samples.parquet"))
+    table = _columns(file, name, "samples.parquet")
+    return None if table["label"].null_count == table.num_rows else _parts(name, [table])[0]
 
 
-def _labels(name: str, table: pa.Table) -> Labels:
-    """Of columns unit and label, those without a label left out."""
-    table = table.filter(table["label"].is_valid())
-    if not table.num_rows:
+def _strata(members: Members, dataset: int) -> Part:
+    stores = [store for store, of in zip(members.stores, members.dataset, strict=True) if of == dataset]
+    unit = np.concatenate([store.column("unit") for store in stores]).astype(np.uint64)
+    stratum = np.concatenate([store.column("stratum") for store in stores]).astype(np.int64)
+    unit, first = np.unique(unit, return_index=True)
+    return Part(unit=unit, value=(dataset << 32) + stratum[first])
+
+
+def _parts(name: str, tables: Sequence[pa.Table]) -> tuple[Part, ...]:
+    """Of tables with columns unit and label, rows without a label left out; a word is one class in all of them."""
+    tables = [table.filter(table["label"].is_valid()) for table in tables]
+    if not all(table.num_rows for table in tables):
         raise ValueError(f"watch.labels {name!r} has no label at all")
-    unit, first = np.unique(np.asarray(table["unit"]).astype(np.uint64), return_index=True)
-    label = np.asarray(table["label"])[first]
-    if pa.types.is_floating(table["label"].type):
-        return Labels(name=name, unit=unit, value=label.astype(np.float64))
-    return Labels(name=name, unit=unit, value=np.unique(label, return_inverse=True)[1].astype(np.int64))
+    labels = [np.asarray(table["label"]) for table in tables]
+    if pa.types.is_floating(tables[0]["label"].type):
+        values = [label.astype(np.float64) for label in labels]
+    else:
+        number = np.unique(np.concatenate(labels), return_inverse=True)[1].reshape(-1).astype(np.int64)
+        values = np.split(number, np.cumsum([len(label) for label in labels])[:-1])
+    found = []
+    for table, value in zip(tables, values, strict=True):
+        unit, first = np.unique(np.asarray(table["unit"]).astype(np.uint64), return_index=True)
+        found.append(Part(unit=unit, value=value[first]))
+    return tuple(found)
 
 
 def _columns(file: pq.ParquetFile, name: str, where: str) -> pa.Table:

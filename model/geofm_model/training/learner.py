@@ -25,6 +25,7 @@ from geofm_model.training.distributed import Ranks
 from geofm_model.training.masked import MaskedTask, Preparation, errors_of
 from geofm_model.training.schedules import decaying
 from geofm_model.training.settings import Pretraining
+from geofm_model.training.stopping import Stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class StepResult:
     """Σ w·v: hidden valid numbers, weighted."""
     stop: bool
     """Some process wants to stop."""
+    idle: float = 0.0
+    """Seconds between the last step's end and this one's begin on a GPU: its data were not there; 0 on a CPU."""
 
     @property
     def empty(self) -> bool:
@@ -58,21 +61,35 @@ class Pending:
 
     step: int
     values: Tensor
+    before: torch.cuda.Event | None
+    """End of the step before, where nothing else came between."""
+    begun: torch.cuda.Event | None
     arrived: torch.cuda.Event | None
 
     def result(self) -> StepResult:
         """Wait for it."""
         if self.arrived is not None:
             self.arrived.synchronize()
+        idle = 0.0
+        if self.before is not None and self.begun is not None:
+            idle = float(self.before.elapsed_time(self.begun)) / 1000
         loss, gradient, weight, stop = self.values.tolist()
-        return StepResult(step=self.step, loss=loss, gradient=gradient, weight=weight, stop=stop > 0)
+        return StepResult(step=self.step, loss=loss, gradient=gradient, weight=weight, stop=stop > 0, idle=idle)
 
 
 class Learner:
     """A network that learns, with its optimizer and its average."""
 
-    def __init__(self, model: MaskedAutoencoder, preparation: Preparation, run: Pretraining, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        model: MaskedAutoencoder,
+        preparation: Preparation,
+        run: Pretraining,
+        ranks: Ranks,
+        stop: Stop | None = None,
+    ) -> None:
         self.model, self.ranks, self.run = model, ranks, run
+        self.stop = stop or Stop()
         self.preparation = preparation
         self.device = next(model.parameters()).device
         self.average = Average(model, run.model.average) if run.model.average is not None else None
@@ -89,6 +106,8 @@ class Learner:
             model if ranks.alone else DistributedDataParallel(model, gradient_as_bucket_view=True)
         )
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._settled = ranks.alone
+        self._ended: torch.cuda.Event | None = None
 
     @property
     def task(self) -> MaskedTask:
@@ -111,6 +130,8 @@ class Learner:
         rate : of learning
         stop : this process wants to stop; all of them learn of it in the result
         """
+        self._settle(parts[0])
+        before, begun = self._ended, _event(self.device)
         sums = torch.zeros(3, device=self.device)
         if stop:
             sums[2] = 1.0
@@ -119,11 +140,20 @@ class Learner:
             with self._sync(last=at == len(looks) - 1):
                 sums[:2] += self._add(part, repeat)
         self.ranks.sum(sums)
-        gradient = self._update(sums[1], rate)
+        gradient, useless = self._update(sums[1], rate)
         if self.average is not None:
-            self.average.update(step)
-        found = torch.stack([sums[0] / sums[1], gradient, sums[1], sums[2]])
-        return _on_the_way(step, found)
+            self.average.update(step, useless)
+        found = _to_host(torch.stack([sums[0] / sums[1], gradient, sums[1], sums[2]]))
+        self._ended = _event(self.device)
+        return Pending(step=step, values=found, before=before, begun=begun, arrived=self._ended)
+
+    def paused(self) -> None:
+        """Something else than steps was done: the time until the next one is nobody's waiting for data."""
+        self._ended = None
+
+    def stopping(self) -> bool:
+        """Whether some process wants to stop; asked by all at the same place."""
+        return self.ranks.any(self.stop.wanted, self.device)
 
     def state_dict(self) -> dict[str, object]:
         """Weights, their average and the optimizer's moments."""
@@ -146,13 +176,26 @@ class Learner:
         errors.total.backward()  # type: ignore[no-untyped-call]
         return torch.stack([errors.total.detach(), errors.weight])
 
+    def _settle(self, part: Batch) -> None:
+        """Let DDP put its buckets in order once, before the first step of this process.
+
+        It does so after the first backward, and sums the next gradients in another order: a run that goes on would
+        differ in its last digits from one that was not stopped.
+        """
+        if not self._settled:
+            self._add(part, 0)
+            self.optimizer.zero_grad()
+            self._settled = True
+
     def _sync(self, *, last: bool) -> AbstractContextManager[object]:
         """Ranks exchange gradients once per step."""
         network = self._network
         return nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync()
 
-    def _update(self, weight: Tensor, rate: float) -> Tensor:
-        """Divide the gradients by the global denominator and take a step; returns the norm of the loss's gradient.
+    def _update(self, weight: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """Divide the gradients by the global denominator and take a step.
+
+        Returns the norm of the loss's gradient, and whether the step was useless and changed nothing.
 
         AdamW's fused kernel divides by `grad_scale` and does nothing where `found_inf` is 1, as torch.amp.GradScaler
         uses it: no pass over the gradients of our own, and no waiting for the device.
@@ -171,15 +214,21 @@ class Learner:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return norm
+        return norm, useless
 
 
-def _on_the_way(step: int, values: Tensor) -> Pending:
-    """Start copying what a step found to the host."""
+def _event(device: torch.device) -> torch.cuda.Event | None:
+    """A mark in what a GPU is to do, with its time."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+def _to_host(values: Tensor) -> Tensor:
+    """Start copying what a step found."""
     if values.device.type != "cuda":
-        return Pending(step=step, values=values, arrived=None)
+        return values
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    host.copy_(values, non_blocking=True)
-    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record()
-    return Pending(step=step, values=host, arrived=arrived)
+    return host.copy_(values, non_blocking=True)

@@ -11,23 +11,30 @@ from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import numpy as np
-import torch
 
 from geofm_model.errors import StoreError
-from geofm_model.loading import Batch, Loader
-from geofm_model.models import MaskedAutoencoder, seen_count, step_flops
-from geofm_model.training.checkpoints import CheckpointError, latest_checkpoint, write_checkpoint
+from geofm_model.loading import Batch
+from geofm_model.models import seen_count, step_flops
+from geofm_model.training.assembly import grid_of, loader_of, network_of, preparation_of, schedule_of
+from geofm_model.training.checkpoints import Checkpoint, CheckpointError, latest_checkpoint, write_checkpoint
 from geofm_model.training.distributed import Ranks
 from geofm_model.training.learner import Learner, Pending, StepResult
-from geofm_model.training.masked import Preparation
-from geofm_model.training.pixel_statistics import PixelStatistics, pixel_statistics
+from geofm_model.training.pixel_statistics import pixel_statistics
 from geofm_model.training.progress import Progress, duration
-from geofm_model.training.record import Tally, device_name, from_record, record_of, surroundings, versions
+from geofm_model.training.record import (
+    Tally,
+    design_digest,
+    device_name,
+    from_record,
+    record_of,
+    surroundings,
+    versions,
+)
 from geofm_model.training.runfolder import RunFolder
-from geofm_model.training.runlog import RunLog
-from geofm_model.training.schedules import Schedule, peak_rate
+from geofm_model.training.runlog import RunLog, read_log
+from geofm_model.training.schedules import peak_rate
 from geofm_model.training.settings import Pretraining, differences, flat
-from geofm_model.training.stopping import Stop
+from geofm_model.training.stopping import Stop, StoppedError
 from geofm_model.training.throughput import Pace, Stopwatch, peak_flops
 from geofm_model.training.watching import Probe, Watcher, watchers_of
 
@@ -67,13 +74,21 @@ def pretrain(
     ranks = ranks or Ranks()
     folder = RunFolder(run.out)
     with folder.held() if ranks.main else nullcontext():
-        trainer = Trainer(run, ranks=ranks, progress=progress or Progress(None), stop=stop or Stop(), folder=folder)
-        trainer.take_up()
-        if trainer.done >= trainer.steps:
-            trainer.say(f"{run.out} is finished: {trainer.steps:,} steps were done; nothing to do")
-            return "finished"
-        with trainer.logging():
-            return trainer.fit(watchers_of(trainer.learner, trainer.loader, folder, probes))
+        try:
+            trainer = Trainer(run, ranks=ranks, progress=progress or Progress(None), stop=stop or Stop(), folder=folder)
+            trainer.take_up()
+            watchers = watchers_of(trainer.learner, trainer.loader, folder, probes)
+            owed = trainer.owed(watchers)
+            if trainer.done >= trainer.steps and not owed:
+                trainer.say(f"{run.out} is finished: {trainer.steps:,} steps were done; nothing to do")
+                return "finished"
+            with trainer.logging():
+                return trainer.fit(watchers, owed)
+        except BaseException as error:
+            # A command that does not fit the run says nothing about the run.
+            if ranks.main and (isinstance(error, StoreError) or not isinstance(error, ValueError)):
+                folder.write_failure(f"{type(error).__name__}: {error}")
+            raise
 
 
 class Trainer:
@@ -83,12 +98,12 @@ class Trainer:
         self.settings, self.ranks, self.folder, self.stop = run, ranks, folder, stop
         self.progress = progress if ranks.main else Progress(None)
         device = ranks.device(run.device)
-        self.loader = _loader(run, ranks, device)
+        self.loader = loader_of(run, ranks, device)
         self.statistics = pixel_statistics(self.loader.members, run.data.shares)
-        preparation = _preparation(run, self.statistics, device)
-        self.learner = Learner(_network(run).to(device), preparation, run, ranks)
+        preparation = preparation_of(run, self.statistics, device)
+        self.learner = Learner(network_of(run).to(device), preparation, run, ranks, stop)
         self.steps = run.step_count(len(self.loader.members))
-        self.schedule = _schedule(run, self.steps)
+        self.schedule = schedule_of(run, self.steps)
         self.tally, self.done = Tally(), 0
         self._log: RunLog | None = None
         self._gradient = float("nan")
@@ -100,8 +115,16 @@ class Trainer:
     def take_up(self) -> None:
         """Go on from the newest checkpoint, if there is one."""
         found = latest_checkpoint(self.folder.checkpoints)
-        if found is None:
-            return
+        mark = 0 if found is None else int(str(found.record["sha256"])[:12], 16)
+        if not self.ranks.agree([0 if found is None else found.step + 1, mark], self.learner.device):
+            raise CheckpointError(
+                f"the processes do not see the same checkpoints in {self.folder.path}: --out must be a folder that all "
+                "of them share"
+            )
+        if found is not None:
+            self._go_on_from(found)
+
+    def _go_on_from(self, found: Checkpoint) -> None:
         resumed = from_record(found.record)
         changed = differences(flat(resumed.run), flat(self.settings))
         if changed:
@@ -109,16 +132,33 @@ class Trainer:
                 f"{self.folder.path} holds a run with other settings ({'; '.join(changed)}): give those again, or name "
                 "another --out"
             )
-        self.loader.load_state_dict(resumed.loader)
-        if resumed.statistics != self.statistics:
-            raise CheckpointError(f"{found.path} was made with other statistics of bands: its data have changed")
+        # Parts of a step may be cut otherwise than before.
+        self.loader.load_state_dict({**resumed.loader, "batch_size": self.loader.batch_size})
+        reweighed = resumed.design != design_digest(self.loader)
+        if resumed.statistics != self.statistics or (reweighed and self.settings.data.weighting == "loss"):
+            what = "design weights" if reweighed else "statistics of bands"
+            raise CheckpointError(f"{found.path} was made with other {what}: its data have changed; start a new run")
         self.learner.load_state_dict(found.state(self.learner.device))
         self.tally, self.done = resumed.tally, found.step
         self.say(f"going on from {found.path} after step {found.step:,} of {self.steps:,}")
-        before, now = resumed.surroundings, surroundings(self.loader, self.ranks.world_size)
+        if reweighed:
+            self.say("  held-out samples have other design weights than before: their errors cannot be compared")
+        before, now = resumed.surroundings, surroundings(self.settings, self.loader, self.ranks.world_size)
         other = [f"{name} {before.get(name)} → {value}" for name, value in now.items() if before.get(name) != value]
         if other:
             self.say(f"  not bit by bit as without the break, since these differ: {', '.join(other)}")
+
+    def owed(self, watchers: Sequence[Watcher]) -> list[Watcher]:
+        """Looks that were due after the last step and have no event: the process was stopped before or amid them."""
+        logged: set[object] = set()
+        if self.ranks.main and self.done and (self.folder.path / "log.jsonl").exists():
+            logged = {entry["event"] for entry in read_log(self.folder.path) if entry["step"] == self.done}
+        found = []
+        for watcher in watchers:
+            due = self.done > 0 and (self.done == self.steps or self._due(watcher.every))
+            if self.ranks.any(self.ranks.main and due and watcher.name not in logged, self.learner.device):
+                found.append(watcher)
+        return found
 
     @contextmanager
     def logging(self) -> Iterator[None]:
@@ -126,20 +166,19 @@ class Trainer:
         if not self.ranks.main:
             yield
             return
-        self._log = RunLog(self.folder.path, tensorboard=self.settings.watch.tensorboard)
         self.folder.write_settings(self.settings)
+        self._log = RunLog(self.folder.path, tensorboard=self.settings.watch.tensorboard)
         self.folder.write_status("running", self.done, self.steps)
         try:
             yield
-        except BaseException as error:
-            self.folder.write_status("failed", self.done, self.steps, remark=f"{type(error).__name__}: {error}")
-            raise
         finally:
             self._log.close()
 
-    def fit(self, watchers: Sequence[Watcher]) -> Outcome:
-        """Take the steps that are left; returns whether they were done or somebody wanted to stop."""
+    def fit(self, watchers: Sequence[Watcher], owed: Sequence[Watcher] = ()) -> Outcome:
+        """Take the steps that are left, after looks that are owed; says whether all was done or somebody stopped it."""
         self._begin()
+        if not self._watch_by(owed):
+            return self._end("interrupted")
         batches = iter(self.loader)
         pending: Pending | None = None
         while self.done < self.steps:
@@ -151,19 +190,18 @@ class Trainer:
             pending, self.done = launched, self.done + 1
             self._watch.done(self.settings.data.batch_size)
             last = self.done == self.steps
-            if stopping or last or self._any_due(watchers):
+            if stopping or last or self._any_due():
                 stopping |= self._take(pending).stop
                 pending = None
-                self._look(watchers, rate, last=last, stopping=stopping)
-            if stopping and not last:
-                return self._end("interrupted")
+                if not self._pause(watchers, rate, last=last, stopping=stopping):
+                    return self._end("interrupted")
         return self._end("finished")
 
     def _begin(self) -> None:
         """Say what is going to be done, and start the clock."""
         run, device = self.settings, self.learner.device
         peak, source = peak_flops(device, run.precision)
-        grid = _grid(run, self.loader)
+        grid = grid_of(run, self.loader)
         tokens = int(np.prod(grid))
         seen = seen_count(tokens, run.task.ratio) if run.task.ratio else tokens
         flops = step_flops(run.model.encoder, run.model.decoder, grid, seen)
@@ -198,7 +236,8 @@ class Trainer:
         """The parts of a step."""
         start = self.progress.clock()
         parts = [next(batches) for _ in range(self.settings.data.accumulate)]
-        self._watch.waited(self.progress.clock() - start)
+        if self.learner.device.type != "cuda":  # a GPU is still at work then: it measures its own waiting
+            self._watch.waited(self.progress.clock() - start)
         return parts
 
     def _rate(self, step: int) -> float:
@@ -212,38 +251,59 @@ class Trainer:
         tally.in_a_row = tally.in_a_row + 1 if found.broken else 0
         if tally.in_a_row >= self.settings.patience:
             raise TrainingError(
-                f"no finite gradient in {tally.in_a_row} steps up to step {found.step + 1:,} (loss {found.loss}): the "
-                "weights are as before them. Lower optimizer.rate or set optimizer.clip, and start a new run; the last "
-                f"checkpoint is in {self.folder.checkpoints}"
+                f"no finite gradient in {tally.in_a_row} steps up to step {found.step + 1:,} (loss {found.loss}): "
+                "lower optimizer.rate or set optimizer.clip, and start a new run; losses in the log say when it began, "
+                f"checkpoints before that are in {self.folder.checkpoints}"
             )
         if not (found.empty or found.broken):
             tally.window.append(found.loss)
         self._gradient = found.gradient
+        self._watch.waited(found.idle)
         return found
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.done % every == 0
 
-    def _any_due(self, watchers: Sequence[Watcher]) -> bool:
+    def _any_due(self) -> bool:
+        """By settings alone, so that all ranks say the same."""
         watch = self.settings.watch
-        return any(map(self._due, (watch.log, watch.checkpoint, *(watcher.every for watcher in watchers))))
+        return any(map(self._due, (watch.log, watch.checkpoint, watch.validate, watch.pictures, watch.probe)))
 
-    def _look(self, watchers: Sequence[Watcher], rate: float, *, last: bool, stopping: bool) -> None:
-        """Do what is due after a step; all of it at the end, only what must be when stopping."""
-        if last or stopping or self._due(self.settings.watch.log):
-            self._report(rate, self._watch.look(), always=last or stopping)
+    def _pause(self, watchers: Sequence[Watcher], rate: float, *, last: bool, stopping: bool) -> bool:
+        """Do what is due after a step: all of it at the end, only what must be when stopping; False ends the run."""
+        must = last or stopping
+        if must or self._due(self.settings.watch.log):
+            self._report(rate, self._watch.look(), always=must)
+        saved = must or self._due(self.settings.watch.checkpoint)
+        if saved:  # before anything else that may fail or take long
+            self._save()
+        if stopping and not last:
+            return False
+        if self._watch_by([watcher for watcher in watchers if last or self._due(watcher.every)]):
+            return True
+        if not saved:
+            self._save()
+        return False
+
+    def _watch_by(self, watchers: Sequence[Watcher]) -> bool:
+        """Look at the network; False where somebody wanted to stop meanwhile."""
         start = self.progress.clock()
-        for watcher in watchers:
-            if last or (not stopping and self._due(watcher.every)):
+        try:
+            for watcher in watchers:
                 self.progress.status(f"step {self.done:,}: {watcher.name}", always=self.progress.live)
                 found = watcher.look(self.done)
                 if self._log is not None and found:
                     self._log.write(watcher.name, self.done, found)
-                for line in watcher.lines(found):
+                for line in watcher.lines(found) if found else []:
                     self.say(line)
-        if last or stopping or self._due(self.settings.watch.checkpoint):
-            self._save()
-        self._watch.pause(self.progress.clock() - start)
+                if self.learner.stopping():
+                    return False
+        except StoppedError:
+            return False
+        finally:
+            self.learner.paused()
+            self._watch.pause(self.progress.clock() - start)
+        return True
 
     def _report(self, rate: float, pace: Pace, *, always: bool) -> None:
         """A line of the log, and of the terminal."""
@@ -276,6 +336,8 @@ class Trainer:
         """Write a checkpoint; all ranks hold the same, one writes."""
         if not self.ranks.main:
             return
+        if self._log is not None:
+            self._log.flush()  # a log that is behind its checkpoint would have a gap
         record = record_of(self.settings, self.loader, self.statistics, self.tally, self.ranks.world_size)
         state = self.learner.state_dict()
         write_checkpoint(self.folder.checkpoints, self.done, state, record, keep=self.settings.watch.keep)
@@ -289,68 +351,3 @@ class Trainer:
         rest = "" if outcome == "finished" else "; the same command goes on from here"
         self.say(f"{outcome} after step {self.done:,} of {self.steps:,}: {self.folder.path}{rest}")
         return outcome
-
-
-def _loader(run: Pretraining, ranks: Ranks, device: torch.device) -> Loader:
-    """The training split, and whether the settings fit it."""
-    data = run.data
-    if data.part % ranks.world_size:
-        raise ValueError(
-            f"data.batch_size / data.accumulate is {data.part}, which {ranks.world_size} processes cannot share: it "
-            "must be a multiple of their number"
-        )
-    loader = Loader(
-        data.stores,
-        batch_size=data.part,
-        seed=run.seed,
-        shares=data.shares,
-        weighting="design" if data.weighting == "order" else "none",
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        threads=data.threads,
-        prefetch=data.prefetch,
-        device=device,
-    )
-    bands, wanted = loader.members.stores[0].header.bands, run.model.encoder.patching.bands
-    if len(bands) != wanted:
-        raise ValueError(
-            f"the stores have {len(bands)} bands ({', '.join(bands)}), model.encoder.patching.bands is {wanted}: make "
-            "them equal"
-        )
-    if data.weighting == "loss" and loader.members.design is None:
-        raise StoreError("data.weighting is loss, but the data have no samples.parquet, where design weights are")
-    _grid(run, loader)
-    return loader
-
-
-def _grid(run: Pretraining, loader: Loader) -> tuple[int, int, int]:
-    """Tokens (t, h, w) of a view; an error where views do not fit samples or patches."""
-    header, task = loader.members.stores[0].header, run.task
-    dates = task.dates or header.timesteps
-    if dates > header.timesteps or task.size > min(header.height, header.width):
-        raise ValueError(
-            f"views of {dates} dates and {task.size} px do not fit the stores' samples of {header.timesteps} dates and "
-            f"{header.height} × {header.width} px: lower task.dates or task.size"
-        )
-    return run.model.encoder.patching.grid((dates, task.size, task.size))
-
-
-def _network(run: Pretraining) -> MaskedAutoencoder:
-    """Of random weights that depend on the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
-        return MaskedAutoencoder(run.model.encoder, run.model.decoder)
-
-
-def _preparation(run: Pretraining, statistics: PixelStatistics, device: torch.device) -> Preparation:
-    mean, std = statistics.tensors(device)
-    encoder = run.model.encoder
-    return Preparation(
-        task=run.task, patching=encoder.patching, mean=mean, std=std, seed=run.seed, metadata=encoder.metadata
-    )
-
-
-def _schedule(run: Pretraining, steps: int) -> Schedule:
-    optimizer = run.optimizer
-    warmup = min(round(optimizer.warmup * steps), steps - 1)
-    return Schedule(steps=steps, warmup=warmup, shape=optimizer.shape, cooldown=optimizer.cooldown)

@@ -43,9 +43,7 @@ class FeatureProbe:
     @classmethod
     def of(cls, learner: Learner, *, labels: str | None, every: int, count: int) -> FeatureProbe:
         """Of up to `count` samples of either split."""
-        train, heldout = (
-            choose(learner.run, learner.ranks, learner.device, split, count) for split in ("train", "heldout")
-        )
+        train, heldout = choose(learner, "train", count), choose(learner, "heldout", count)
         found = labels_of(labels, train.places, train.loader.members)
         return cls(learner=learner, train=train, heldout=heldout, labels=found, every=every)
 
@@ -82,7 +80,7 @@ class FeatureProbe:
 
     def _labelled(self, encoder: Encoder, samples: Chosen) -> Labelled | None:
         members, features = samples.each(lambda batch: self._features(encoder, batch), encoder.config.width)
-        there, labels = self.labels.of(samples.loader.members.unit[members])
+        there, labels = self.labels.of(samples.loader.members, members)
         features = features[there]
         if len(features) < LEAST:
             return None

@@ -17,8 +17,7 @@ from geofm_model.loading.members import Split
 from geofm_model.models import MaskedAutoencoder, chosen, patch_moments, pixels
 from geofm_model.models.masks import of_patches
 from geofm_model.sample import Sample
-from geofm_model.training.distributed import Ranks
-from geofm_model.training.heldout import choose, first
+from geofm_model.training.heldout import few
 from geofm_model.training.learner import Learner
 from geofm_model.training.masked import Preparation, Prepared, baseline_errors, errors_of
 from geofm_model.training.runfolder import RunFolder
@@ -26,6 +25,10 @@ from geofm_model.views import view_of
 
 SAMPLES = 4
 """In a picture."""
+
+
+class DivergedError(ValueError):
+    """A network gives no finite numbers."""
 
 
 @torch.no_grad()
@@ -43,11 +46,18 @@ def reconstruct_batch(
     ----------
     bands : names of the batch's bands
     autocast : in which the network runs
+
+    Raises
+    ------
+    DivergedError
+        When a prediction is not finite.
     """
     prepared = preparation(batch, train=False)
     with autocast or nullcontext():
         predicted = model(prepared.vectors, prepared.grid, prepared.plan, prepared.metadata)
         errors = errors_of(model, prepared, preparation.task)
+    if not bool(torch.isfinite(predicted).all()):
+        raise DivergedError("the network's predictions are not finite: it diverged, and there is nothing to draw")
     whole = _whole(predicted.float(), prepared, normalised=preparation.task.normalise)
     base = baseline_errors(prepared, preparation.task)
     guessed = _counts(whole, prepared, preparation)
@@ -76,32 +86,38 @@ class Pictures:
 
     learner: Learner
     folder: RunFolder
-    batch: Batch
+    batch: Batch | None
+    """None in processes that draw nothing."""
     bands: tuple[str, ...]
     every: int
     name: str = field(default="pictures")
 
     @classmethod
-    def of(cls, learner: Learner, folder: RunFolder, *, split: Split, every: int) -> Pictures:
-        """Of the first samples of those that are looked at in a split; for one process alone."""
-        samples = choose(learner.run, Ranks(), learner.device, split, SAMPLES)
-        batch = first(next(iter(samples.loader)), SAMPLES)
-        bands = samples.loader.members.stores[0].header.bands
+    def of(cls, learner: Learner, folder: RunFolder, *, split: Split, bands: tuple[str, ...], every: int) -> Pictures:
+        """Of the first samples of those that are looked at in a split; drawn by one process."""
+        batch = few(learner, split, SAMPLES) if learner.ranks.main else None
         return cls(learner=learner, folder=folder, batch=batch, bands=bands, every=every)
 
     def look(self, step: int) -> Mapping[str, object]:
-        """Write a picture; gives its path within the run."""
-        with torch.compiler.set_stance("force_eager"):
-            learner = self.learner
-            found = reconstruct_batch(
-                learner.best(), self.batch, learner.preparation, bands=self.bands, autocast=learner.autocast()
-            )
+        """Write a picture; gives its path within the run, None where the network gives no numbers."""
+        learner = self.learner
+        if self.batch is None:
+            return {}
+        try:
+            with torch.compiler.set_stance("force_eager"):
+                found = reconstruct_batch(
+                    learner.best(), self.batch, learner.preparation, bands=self.bands, autocast=learner.autocast()
+                )
+        except DivergedError:
+            return {"picture": None}
         path = self.folder.pictures / f"step-{step:08d}.png"
         save(found, path)
         return {"picture": str(path.relative_to(self.folder.path))}
 
     def lines(self, found: Mapping[str, object]) -> list[str]:
         """Where it is."""
+        if found["picture"] is None:
+            return ["  reconstructions: none, the network's predictions are not finite"]
         return [f"  reconstructions: {self.folder.path / str(found['picture'])}"]
 
 

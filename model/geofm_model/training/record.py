@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
@@ -56,7 +57,8 @@ def record_of(
         "tally": asdict(tally),
         "stores": [{"store": s.files.where, "digest": s.header.digest} for s in loader.members.stores],
         "dates": run.task.dates or loader.members.stores[0].header.timesteps,
-        "surroundings": surroundings(loader, world_size),
+        "design": design_digest(loader),
+        "surroundings": surroundings(run, loader, world_size),
     }
 
 
@@ -68,6 +70,8 @@ class Resumed:
     loader: LoaderState
     statistics: PixelStatistics
     tally: Tally
+    design: str | None
+    """Digest of the design weights."""
     surroundings: Mapping[str, object]
     """Of :func:`surroundings`."""
 
@@ -78,7 +82,17 @@ class Resumed:
 
 
 def from_record(record: Mapping[str, object]) -> Resumed:
-    """Inverse of :func:`record_of`."""
+    """Inverse of :func:`record_of`; ValueError for the record of another version."""
+    try:
+        return _resumed(record)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"the checkpoint of step {record.get('step')} was written by another version of geofm-model ({error!r}): "
+            "read it with that one, or start a new run"
+        ) from error
+
+
+def _resumed(record: Mapping[str, object]) -> Resumed:
     statistics = cast(Mapping[str, Sequence[float]], record["statistics"])
     return Resumed(
         run=_settings(cast(Mapping[str, object], record["settings"])),
@@ -87,13 +101,23 @@ def from_record(record: Mapping[str, object]) -> Resumed:
             bands=tuple(map(str, statistics["bands"])), mean=tuple(statistics["mean"]), std=tuple(statistics["std"])
         ),
         tally=Tally(**cast(Mapping[str, int], record["tally"])),  # type: ignore[arg-type]
+        design=cast("str | None", record["design"]),
         surroundings=cast(Mapping[str, object], record["surroundings"]),
     )
 
 
-def surroundings(loader: Loader, world_size: int) -> dict[str, object]:
+def design_digest(loader: Loader) -> str | None:
+    """SHA-256 of the samples' design weights; None where there are none."""
+    design = loader.members.design
+    return None if design is None else sha256(design.astype("<f8").tobytes()).hexdigest()
+
+
+def surroundings(run: Pretraining, loader: Loader, world_size: int) -> dict[str, object]:
     """What an exact continuation shares."""
     return {
+        "accumulate": run.data.accumulate,
+        "compile": run.model.compile,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "world_size": world_size,
         "threads": torch.get_num_threads(),
         "device": device_name(loader.device),

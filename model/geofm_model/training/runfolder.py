@@ -10,9 +10,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,7 @@ class RunFolder:
         ValueError
             When another process trains here, or the folder holds other things.
         """
+        made = not self.path.exists()
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out is {self.path}, which is a file: name a folder")
         if self._others() and not (self.path / "config.yaml").exists():
@@ -58,7 +59,15 @@ class RunFolder:
                 yield
             finally:
                 if not self._others():  # refused before anything was written
-                    shutil.rmtree(self.path)
+                    (self.path / ".lock").unlink(missing_ok=True)
+                    if made:
+                        self.path.rmdir()
+
+    def write_failure(self, remark: str) -> None:
+        """Say that a run, if there is one, failed; a disk that is full must not hide why."""
+        with suppress(OSError, ValueError, KeyError):
+            old = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+            self.write_status("failed", old["step"], old["steps"], remark)
 
     def _others(self) -> bool:
         """Whether the folder holds more than the lock."""
@@ -72,7 +81,8 @@ class RunFolder:
     def write_status(self, state: State, step: int, steps: int, remark: str = "") -> None:
         """Say how the run stands."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        status = {"state": state, "step": step, "steps": steps, "time": now, "remark": remark}
+        process = f"{socket.gethostname()}:{os.getpid()}"  # one that is gone says running for ever
+        status = {"state": state, "step": step, "steps": steps, "time": now, "process": process, "remark": remark}
         _replace(self.path / "status.json", json.dumps(status) + "\n")
 
 

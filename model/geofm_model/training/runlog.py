@@ -32,9 +32,9 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, *, tensorboard: bool = False) -> None:
+        self._scalars = _tensorboard(folder / "tensorboard") if tensorboard else None
         folder.mkdir(parents=True, exist_ok=True)
         self._file = (folder / "log.jsonl").open("a+", encoding="utf-8")
-        self._scalars = _tensorboard(folder / "tensorboard") if tensorboard else None
         if _ends_within_a_line(folder / "log.jsonl"):
             self._file.write("\n")
 
@@ -48,10 +48,14 @@ class RunLog:
                 if isinstance(value, int | float):
                     self._scalars.add_scalar(f"{event}/{name}", value, step)
 
-    def close(self) -> None:
-        """Write out everything."""
+    def flush(self) -> None:
+        """Have the disk hold what was written."""
         self._file.flush()
         os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Write out everything."""
+        self.flush()
         self._file.close()
         if self._scalars is not None:
             self._scalars.close()
@@ -60,11 +64,16 @@ class RunLog:
 def read_log(folder: str | Path, event: str | None = None) -> list[dict[str, object]]:
     """Events of a run in order of time, without those that a resumed run repeated; of one kind, or all."""
     found: list[dict[str, object]] = []
-    for line in (Path(folder) / "log.jsonl").read_text(encoding="utf-8").splitlines():
+    path = Path(folder) / "log.jsonl"
+    if not path.exists():
+        raise ValueError(f"{path} is missing: give the folder of a run of geofm-train")
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
             continue  # the process was killed within this line; what it said is said again
+        if entry["event"] == "start":
+            found = []
         if entry["event"] == "resume":
             found = [old for old in found if int(str(old["step"])) <= entry["step"]]
         found.append(entry)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from geofm_model.files import files_at
 from geofm_model.models import DecoderConfig, EncoderConfig
-from geofm_model.training.masked import MaskedTask
+from geofm_model.training.masked import REPEATS, MaskedTask
 from geofm_model.training.schedules import Shape
 
 Weighting = Literal["none", "order", "loss"]
@@ -157,7 +157,7 @@ def shown(run: Pretraining) -> Pretraining:
 
 
 OF_THE_MACHINE = frozenset(
-    {"out", "device", "model.compile", "data.store", "data.threads", "data.prefetch", "patience"}
+    {"out", "device", "model.compile", "data.store", "data.threads", "data.prefetch", "data.accumulate", "patience"}
     | {f"watch.{name}" for name in WatchSettings.__dataclass_fields__}
 )
 """Fields that may change between the parts of a resumed run: they do not say what is learnt. (Stores may move; their
@@ -205,6 +205,16 @@ def _check(run: Pretraining) -> None:
     for name in ("checkpoint", "keep", "validate", "pictures", "probe"):
         if getattr(watch, name) < 0:
             raise ValueError(f"watch.{name} must be 0 (never) or more, got {getattr(watch, name)}")
+    if run.repeats > REPEATS or min(run.task.size, 1 if run.task.dates is None else run.task.dates) < 1:
+        raise ValueError(
+            f"repeats must be at most {REPEATS}, task.size and task.dates at least 1, got {run.repeats}, "
+            f"{run.task.size} and {run.task.dates}"
+        )
+    if not (0 <= optimizer.warmup < 1 and 0 <= optimizer.cooldown <= 1):
+        raise ValueError(
+            "optimizer.warmup and optimizer.cooldown are shares of the steps, from 0 to 1, got "
+            f"{optimizer.warmup} and {optimizer.cooldown}"
+        )
     if data.batch_size % data.accumulate:
         raise ValueError(
             f"data.batch_size {data.batch_size} must be a multiple of data.accumulate {data.accumulate}: every part of "

@@ -12,6 +12,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+class StoppedError(Exception):
+    """Somebody wanted to stop while something was looked at; all processes raise it at the same place."""
+
+
 class Stop:
     """Whether somebody asked to stop."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,8 +82,8 @@ def peak_flops(device: torch.device, precision: Precision) -> tuple[float, str]:
     """FLOP/s a device could do, and where that is from: a GPU's data sheet, else measured matrix products."""
     if device.type == "cuda" and precision == "bf16":
         name = torch.cuda.get_device_name(device)
-        known = [rate for part, rate in _DATASHEET.items() if part in name and rate]
-        if known:
+        known = [rate for part, rate in _DATASHEET.items() if re.search(rf"\b{part}\b", name) and rate]
+        if known and "MIG" not in name:  # a slice has no data sheet
             return known[0], f"data sheet of {name}"
     return matmul_rate(device, precision), "matrix products measured at the start"
 

@@ -38,6 +38,8 @@ class Validation:
         weight = np.ones(members.size) if known.design is None else known.design[members]
         stratum, names = self.samples.strata(members)
         block = self.samples.blocks(members)
+        if not np.isfinite(sums).all():
+            return {"samples": members.size, "loss": None}
         counts, baseline = sums[:, 0], sums[:, 1]
         if not (weight * counts).any():
             return {"samples": 0}
@@ -50,6 +52,7 @@ class Validation:
         }
         each = {name: part for name, part in others.items() if part is not None}
         return {
+            "intervals": "strata" if block is None else "blocks",
             **_numbers(found.overall, {name: part.overall for name, part in each.items()}),
             "strata": {
                 names[at]: _numbers(
@@ -63,6 +66,8 @@ class Validation:
         """For people."""
         if not found["samples"]:
             return ["  held-out samples: nothing valid was hidden"]
+        if found["loss"] is None:
+            return ["  held-out samples: the network's errors are not finite"]
         between = "" if found["low"] is None else f" ({found['low']:.4f} to {found['high']:.4f})"
         average = f", average of weights {found['average_loss']:.4f}" if "average_loss" in found else ""
         skill = f", skill {found['skill']:.3f}" if "skill" in found else ""

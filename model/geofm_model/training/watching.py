@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
 from geofm_model.loading import Loader
+from geofm_model.loading.members import Split
 from geofm_model.models import Encoder
 from geofm_model.training.heldout import choose, has_split
 from geofm_model.training.learner import Learner
@@ -30,7 +33,7 @@ class Watcher(Protocol):
         ...
 
     def look(self, step: int) -> Mapping[str, object]:
-        """What is found after `step` steps, the same on all processes; nothing leaves no event."""
+        """What is found after `step` steps; nothing leaves no event. Raises StoppedError when asked to stop."""
         ...
 
     def lines(self, found: Mapping[str, object]) -> list[str]:
@@ -57,23 +60,33 @@ class OwnProbe:
 
     def look(self, step: int) -> Mapping[str, object]:
         """What the probe says of the averaged encoder, or of the encoder where there is no average."""
-        return dict(self.probe(self.learner.best().encoder, step))
+        network = self.learner.best()
+        training = network.training
+        try:
+            with torch.no_grad():
+                return dict(self.probe(network.eval().encoder, step))
+        finally:
+            network.train(training)
 
     def lines(self, found: Mapping[str, object]) -> list[str]:
         """Its numbers."""
         return ["  " + ", ".join(f"{name} {value}" for name, value in found.items())] if found else []
 
 
+_TRAIN: Split = "train"
+_HELDOUT: Split = "heldout"
+
+
 def watchers_of(learner: Learner, loader: Loader, folder: RunFolder, probes: Sequence[Probe]) -> list[Watcher]:
     """What a run's settings ask for, as far as its data have held-out samples."""
-    run, ranks = learner.run, learner.ranks
-    watch, found = run.watch, list[Watcher]()
+    watch, found = learner.run.watch, list[Watcher]()
     heldout = has_split(loader, "heldout")
     if heldout and watch.validate:
-        samples = choose(run, ranks, learner.device, "heldout", watch.validation_samples)
+        samples = choose(learner, "heldout", watch.validation_samples)
         found.append(Validation(learner=learner, samples=samples, every=watch.validate))
-    if watch.pictures and ranks.main:
-        found.append(Pictures.of(learner, folder, split="heldout" if heldout else "train", every=watch.pictures))
+    if watch.pictures:
+        bands, split = loader.members.stores[0].header.bands, _HELDOUT if heldout else _TRAIN
+        found.append(Pictures.of(learner, folder, split=split, bands=bands, every=watch.pictures))
     if heldout and watch.probe:
         found.append(FeatureProbe.of(learner, labels=watch.labels, every=watch.probe, count=watch.probe_samples))
     found += [OwnProbe(probe=probe, learner=learner, every=watch.probe) for probe in probes]

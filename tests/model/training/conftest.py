@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,13 @@ from geofm_model.models import DecoderConfig, EncoderConfig, Patching
 from geofm_model.training.masked import MaskedTask
 from geofm_model.training.settings import DataSettings, ModelSettings, Pretraining, WatchSettings
 
+# tests/model/streaming.py, which folders below cannot import by name
+_spec = importlib.util.spec_from_file_location("streaming", Path(__file__).parents[1] / "streaming.py")
+assert _spec is not None
+assert _spec.loader is not None
+_streaming = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_streaming)
+write_dataset: Callable[..., Path] = _streaming.write_dataset
 MakeRun = Callable[..., Pretraining]
 MakeStore = Callable[..., Path]
 

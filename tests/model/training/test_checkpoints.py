@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,29 @@ def test_a_damaged_checkpoint_is_an_error(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "nowhere")
 
 
+def test_a_changed_record_is_an_error(tmp_path: Path) -> None:
+    """A number that is another one would shift all samples to come."""
+    written = write_checkpoint(tmp_path, 1, STATE, {"samples": 20})
+    record = written.path / "record.json"
+    record.write_text(record.read_text().replace('"samples": 20', '"samples": 24'))
+    with pytest.raises(CheckpointError, match="not as it was written"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path: Path) -> None:
+    """The error says what to do, nothing of the new one stays, and nothing old is removed."""
+    write_checkpoint(tmp_path, 1, STATE, {}, keep=1)
+    script = (
+        "import resource, torch; from pathlib import Path; "
+        "from geofm_model.training.checkpoints import write_checkpoint; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+        f"write_checkpoint(Path({str(tmp_path)!r}), 2, {{'w': torch.zeros(1_000_000)}}, {{}}, keep=1)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "CheckpointWriteError: the checkpoint of step 2 cannot be written" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
 class Evil:
     """Runs code when it is unpickled."""
 
@@ -83,7 +107,10 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     file = written.path / "state.pt"
     torch.save({"model": Evil()}, file)
     record = written.path / "record.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "sha256": digest_of(file)}))
+    entries = {**json.loads(record.read_text()), "sha256": digest_of(file)}
+    del entries["record_sha256"]
+    digest = sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    record.write_text(json.dumps({**entries, "record_sha256": digest}))
     with pytest.raises(pickle.UnpicklingError):
         open_checkpoint(tmp_path).state()
 

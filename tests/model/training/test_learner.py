@@ -116,16 +116,19 @@ def moments(found: Learner) -> list[float]:
 
 
 def test_a_step_without_valid_pixels_changes_nothing(make_run: MakeRun) -> None:
-    """Weights, moments and their step counts stay; the result says why."""
-    run = make_run()
+    """Weights, their average, moments and step counts stay; the result says why."""
+    run = make_run(model={"average": 0.9})
     found = learner(run)
     found.step(0, [batch(run)], RATE)
     before = weights(found)
+    assert found.average is not None
+    mean = [weight.clone() for weight in found.average.model.parameters()]
     cloudy = replace(batch(run), fmask=torch.full_like(batch(run).fmask, 255))
     result = found.step(1, [cloudy], RATE).result()
     assert result.empty
     assert not result.broken
     assert torch.equal(weights(found), before)
+    assert all(torch.equal(a, b) for a, b in zip(mean, found.average.model.parameters(), strict=True))
     assert set(moments(found)) == {1.0}
 
 

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
@@ -25,7 +27,7 @@ from geofm_model.training.settings import Pretraining, differences, flat, shown
 from geofm_model.training.stopping import Stop
 from geofm_model.training.trained import load_trained
 
-from .conftest import MakeRun, MakeStore
+from .conftest import MakeRun, MakeStore, write_dataset
 
 DATED = EncoderConfig(width=32, depth=2, heads=2, patching=Patching(size=4), metadata=True)
 
@@ -205,7 +207,7 @@ def test_bands_must_be_those_of_the_network(make_run: MakeRun) -> None:
         pretrain(replace(run, model=replace(run.model, encoder=encoder)))
 
 
-def test_a_run_that_broke_says_so_and_keeps_good_weights(make_run: MakeRun) -> None:
+def test_a_run_that_broke_says_so(make_run: MakeRun) -> None:
     """After `patience` steps without a finite gradient; status.json says failed."""
     run = make_run(optimizer={"rate": 1e30, "warmup": 0.0}, patience=3, steps=50)
     with pytest.raises(TrainingError, match="no finite gradient in 3 steps"):
@@ -294,6 +296,108 @@ def test_differences_name_fields_but_those_of_the_machine(make_run: MakeRun) -> 
     assert differences(flat(one), flat(make_run(seed=4))) == ["seed: 3 → 4"]
 
 
+def test_a_stop_amid_a_look_repeats_the_look(make_run: MakeRun, tmp_path: Path) -> None:
+    """The checkpoint is there, and the look comes first when the run goes on; nothing is missing in the log."""
+    changes = {"watch": {"validate": 6}}
+    whole, parts = make_run(**changes), make_run(**changes, out=str(tmp_path / "parts"))
+    pretrain(whole)
+    # Asked once per step; the next question is within the look after step 6.
+    assert pretrain(parts, stop=StopAt(6)) == "interrupted"
+    assert open_checkpoint(parts.out).step == 6
+    assert read_log(parts.out, "validation") == []
+    assert pretrain(parts) == "finished"
+    curves = [[(e["step"], e["loss"]) for e in read_log(run.out, "validation")] for run in (whole, parts)]
+    assert curves[0] == curves[1]
+
+
+def test_parts_of_a_step_may_be_cut_otherwise_later(make_run: MakeRun, tmp_path: Path) -> None:
+    """As on another number of GPUs: the samples of each step stay, losses within rounding."""
+    whole = make_run(data={"batch_size": 6})
+    parts = make_run(data={"batch_size": 6, "accumulate": 3}, out=str(tmp_path / "parts"))
+    pretrain(whole)
+    pretrain(parts, stop=StopAt(4))
+    pretrain(replace(parts, data=replace(parts.data, accumulate=1)))
+    assert [e["loss"] for e in read_log(parts.out, "train")] == pytest.approx(
+        [e["loss"] for e in read_log(whole.out, "train")], rel=1e-4
+    )
+
+
+def test_a_kill_before_the_first_checkpoint_begins_anew(make_run: MakeRun) -> None:
+    """The log holds every step once."""
+    run = make_run()
+
+    class Killed(BaseException):
+        """As by kill -9."""
+
+    class Kill(Stop):
+        asked = 0
+
+        @property
+        def wanted(self) -> bool:
+            self.asked += 1
+            if self.asked == 6:
+                raise Killed
+            return False
+
+    with pytest.raises(Killed):
+        pretrain(run, stop=Kill())
+    pretrain(run)
+    assert [e["step"] for e in read_log(run.out, "train")] == list(range(1, 13))
+
+
+def test_validation_weighs_by_design(make_run: MakeRun, make_store: MakeStore, tmp_path: Path) -> None:
+    """With the weights of samples.parquet, and intervals between blocks where it has them; the average beside it."""
+    data = write_dataset(tmp_path / "data", [make_store(n=60)])
+    table = pq.read_table(data / "samples.parquet")
+    blocks = pa.array([at // 6 for at in range(table.num_rows)])
+    pq.write_table(table.append_column("block", blocks), data / "samples.parquet")
+    run = make_run(data={"store": str(data)}, watch={"validate": 12}, model={"average": 0.5})
+    pretrain(run)
+    logged = read_log(run.out, "validation")[-1]
+    store = Store.open(data / "store.zarr")
+    rows = np.flatnonzero(store.column("split") == 1)
+    for weights, name in (("last", "loss"), ("average", "average_loss")):
+        trained = load_trained(run.out, weights)  # type: ignore[arg-type]
+        preparation = trained.preparation(run.task, run.seed)
+        total = weight = 0.0
+        with torch.no_grad():
+            for member, row in enumerate(rows):
+                batch = replace(batch_of([store.sample(int(row))]), sample=torch.tensor([member]))
+                errors = errors_of(trained.model, preparation(batch, train=False), run.task).sum()
+                total += (row + 1.0) * float(errors.total)
+                weight += (row + 1.0) * float(errors.weight)
+        assert number(logged, name) == pytest.approx(total / weight, rel=1e-5)
+    assert logged["intervals"] == "blocks"
+    assert number(logged, "low") < number(logged, "loss") < number(logged, "high")
+
+
+def test_other_design_weights_in_the_loss_are_refused(make_run: MakeRun, make_store: MakeStore, tmp_path: Path) -> None:
+    """They would make another loss; where they act in no loss, only a word is said."""
+    data = write_dataset(tmp_path / "data", [make_store()])
+    weighed = make_run(data={"store": str(data), "weighting": "loss"})
+    plain = make_run(data={"store": str(data)}, out=str(tmp_path / "plain"))
+    for run in (weighed, plain):
+        pretrain(run, stop=StopAt(4))
+    table = pq.read_table(data / "samples.parquet")
+    at = table.schema.get_field_index("weight")
+    doubled = pa.array([2.0 + index for index in range(table.num_rows)])
+    pq.write_table(table.set_column(at, "weight", doubled), data / "samples.parquet")
+    with pytest.raises(ValueError, match="other design weights"):
+        pretrain(weighed)
+    assert pretrain(plain) == "finished"
+
+
+def test_a_weighted_order_and_shares_are_trained_on(make_run: MakeRun, make_store: MakeStore, tmp_path: Path) -> None:
+    """And resumed bit by bit."""
+    places = [str(write_dataset(tmp_path / name, [make_store(seed=seed)])) for name, seed in (("a", 1), ("b", 4))]
+    data = {"store": places, "shares": [3.0, 1.0], "weighting": "order"}
+    whole, parts = make_run(data=data), make_run(data=data, out=str(tmp_path / "parts"))
+    pretrain(whole)
+    pretrain(parts, stop=StopAt(5))
+    pretrain(parts)
+    assert losses(parts) == losses(whole)
+
+
 def test_what_is_secret_in_addresses_is_not_written_down(make_run: MakeRun) -> None:
     """User, password and query are left out; paths stay as they are."""
     run = make_run(data={"store": ["https://me:word@host/data?sig=secret", "s3://bucket/data", "some/folder"]})
@@ -312,6 +416,9 @@ def test_what_is_secret_in_addresses_is_not_written_down(make_run: MakeRun) -> N
         ({"watch": {"validate": -1}}, "watch.validate must be 0"),
         ({"data": {"store": []}}, "names no dataset"),
         ({"out": ""}, "out is empty"),
+        ({"repeats": 1025}, "repeats must be at most 1024"),
+        ({"task": {"size": 0}}, "task.size and task.dates at least 1"),
+        ({"optimizer": {"warmup": 2.0}}, "shares of the steps"),
     ],
 )
 def test_settings_check_themselves(make_run: MakeRun, changes: dict[str, object], message: str) -> None:

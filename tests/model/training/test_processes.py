@@ -20,7 +20,7 @@ from geofm_model.training.pretrain import pretrain
 from geofm_model.training.runlog import read_log
 from geofm_model.training.settings import Pretraining
 
-from .conftest import MakeRun
+from .conftest import MakeRun, MakeStore
 
 pytestmark = pytest.mark.heavy
 
@@ -72,9 +72,10 @@ def wait_for_step(run: Pretraining, step: int, process: subprocess.Popen[str]) -
     raise AssertionError(f"step {step} did not come")
 
 
-def test_two_processes_are_one(make_run: MakeRun, tmp_path: Path) -> None:
+def test_two_processes_are_one(make_run: MakeRun, make_store: MakeStore, tmp_path: Path) -> None:
     """The same losses within 1e-5, with accumulation, held-out errors included: means of means would differ."""
-    changes = {"data": {"batch_size": 8, "accumulate": 2}, "watch": {"validate": 6, "probe": 12}, "steps": 50}
+    data = {"batch_size": 8, "accumulate": 2, "store": str(make_store(n=150))}
+    changes = {"data": data, "watch": {"validate": 6, "probe": 12}, "steps": 50}
     alone, both = make_run(**changes), make_run(**changes, out=str(tmp_path / "both"))
     pretrain(alone)
     finished(launched(both, 2))
@@ -82,6 +83,7 @@ def test_two_processes_are_one(make_run: MakeRun, tmp_path: Path) -> None:
     for event in ("validation", "probe"):
         one, two = (read_log(run.out, event) for run in (alone, both))
         assert len(one) == len(two) > 0
+        assert one[-1]["samples"] == two[-1]["samples"] > 30  # type: ignore[operator]
         for a, b in zip(one, two, strict=True):
             for name, value in a.items():
                 if isinstance(value, float):
@@ -110,6 +112,27 @@ def test_a_killed_process_costs_the_steps_since_the_last_checkpoint(make_run: Ma
     assert at % 10 == 0
     assert "going on from" in finished(launched(parts, 2))
     assert losses(parts) == losses(whole)
+
+
+def test_three_processes_go_on_bit_by_bit(make_run: MakeRun, tmp_path: Path) -> None:
+    """Sums of three depend on their order: it is the same in a run that was stopped."""
+    changes = {"steps": 400, "data": {"batch_size": 6}, "watch": {"log": 1000, "pictures": 50, "keep": 0}}
+    whole, parts = make_run(**changes), make_run(**changes, out=str(tmp_path / "parts"))
+    finished(launched(whole, 3))
+    process = launched(parts, 3)
+    for _ in range(2000):
+        if (Path(parts.out) / "pictures").exists():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert "Connection closed by peer" not in said
+    assert 50 <= open_checkpoint(parts.out).step < 400
+    finished(launched(parts, 3))
+    one, two = (open_checkpoint(run.out).state()["model"] for run in (whole, parts))
+    assert isinstance(one, dict)
+    assert isinstance(two, dict)
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_sigterm_to_torchrun_leaves_a_checkpoint(make_run: MakeRun, tmp_path: Path) -> None:

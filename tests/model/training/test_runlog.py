@@ -26,6 +26,18 @@ def test_repeated_steps_are_read_once(tmp_path: Path) -> None:
     assert [e["event"] for e in read_log(tmp_path)] == ["start", "train", "resume", "train"]
 
 
+def test_a_run_that_began_again_forgets_its_first_attempt(tmp_path: Path) -> None:
+    """It was killed before a checkpoint: all its steps are taken again."""
+    log = RunLog(tmp_path)
+    for _ in range(2):
+        log.write("start", 0, {})
+        log.write("train", 1, {})
+    log.close()
+    assert [e["event"] for e in read_log(tmp_path)] == ["start", "train"]
+    with pytest.raises(ValueError, match="give the folder of a run"):
+        read_log(tmp_path / "none")
+
+
 def test_a_line_cut_by_a_kill_is_no_harm(tmp_path: Path) -> None:
     """It is left out, and what follows begins a line of its own."""
     log = RunLog(tmp_path)

@@ -19,7 +19,7 @@ from geofm_model.training.runlog import read_log
 from geofm_model.training.throughput import Stopwatch, matmul_rate, peak_flops
 from geofm_model.training.trained import load_trained
 
-from .conftest import MakeRun
+from .conftest import MakeRun, MakeStore, write_dataset
 
 
 def table(path: Path, **columns: object) -> str:
@@ -33,15 +33,37 @@ def test_labels_are_classes_or_values(store: Path, tmp_path: Path) -> None:
     members = gather([store])
     unit = members.unit
     words = labels_of(table(tmp_path / "w.parquet", unit=unit[:3], label=["b", "a", "b"]), [str(store)], members)
-    there, values = words.of(unit)
+    everyone = np.arange(len(members))
+    there, values = words.of(members, everyone)
     assert there.tolist() == [True] * 3 + [False] * (len(unit) - 3)
     assert values.tolist() == [1, 0, 1]
     numbers = table(tmp_path / "n.parquet", unit=unit[:3], label=[0.5, None, 2.0])
-    there, values = labels_of(numbers, [str(store)], members).of(unit[:3])
+    there, values = labels_of(numbers, [str(store)], members).of(members, everyone[:3])
     assert (there.tolist(), values.tolist()) == ([True, False, True], [0.5, 2.0])
     strata = labels_of(None, [str(store)], members)
     assert strata.name == "stratum"
-    assert np.array_equal(strata.of(unit)[1], members.column("stratum"))
+    assert np.array_equal(strata.of(members, everyone)[1], members.column("stratum"))
+
+
+def test_labels_of_two_datasets_are_their_own(make_store: MakeStore, tmp_path: Path) -> None:
+    """The same unit may be in both; a word is one class in both, a stratum is not."""
+    places = [write_dataset(tmp_path / name, [make_store(seed=seed)]) for name, seed in (("a", 1), ("b", 4))]
+    for place, words in zip(places, (["x", "y", "z"], ["z", "x", "w"]), strict=True):
+        rows = pq.read_table(place / "samples.parquet")
+        told = pa.array([words[at % 3] for at in range(rows.num_rows)])
+        pq.write_table(rows.append_column("cover", told), place / "samples.parquet")
+    members = gather(places)
+    names = [str(place) for place in places]
+    there, values = labels_of("cover", names, members).of(members, np.arange(len(members)))
+    assert there.all()
+    wanted = [
+        "wxyz".index((["x", "y", "z"], ["z", "x", "w"])[members.dataset[members.store[at]]][int(members.row[at]) % 3])
+        for at in range(len(members))
+    ]
+    assert values.tolist() == wanted
+    _, strata = labels_of("stratum", names, members).of(members, np.arange(len(members)))
+    first = np.asarray(members.dataset)[members.store] == 0
+    assert not set(strata[first]) & set(strata[~first])
 
 
 @pytest.mark.parametrize(
@@ -55,22 +77,35 @@ def test_labels_that_are_none(store: Path, tmp_path: Path, columns: dict[str, ob
         labels_of(table(tmp_path / "l.parquet", **columns), [str(store)], members)
     with pytest.raises(ValueError, match="cannot be read"):
         labels_of(str(tmp_path / "none.parquet"), [str(store)], members)
-    with pytest.raises(ValueError, match=r"no dataset has a samples\.parquet"):
+    with pytest.raises(ValueError, match=r"not every dataset has a samples\.parquet"):
         labels_of("biome", [str(store)], members)
 
 
-def test_a_probe_for_values(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_probe_for_values(make_run: MakeRun, make_store: MakeStore, tmp_path: Path) -> None:
     """R² of the mean of a sample's first band, which a network's features tell."""
-    run = make_run()
+    run = make_run(data={"store": str(make_store(n=150))})
     store = Store.open(run.data.stores[0])
     rows = store.readable
     level = [float(store.sample(int(row)).image[:, 3].astype(float).mean()) for row in rows]
     labels = table(tmp_path / "level.parquet", unit=store.column("unit")[rows], label=level)
-    run = make_run(watch={"probe": 12, "labels": labels, "probe_samples": 100})
+    run = make_run(
+        data={"store": run.data.store}, watch={"probe": 12, "labels": labels, "probe_samples": 100}, task={"size": 16}
+    )
     pretrain(run)
-    found = read_log(run.out, "probe")
-    if found[-1]["samples"]:
-        assert "linear_r2" in found[-1]
+    found = read_log(run.out, "probe")[-1]
+    assert isinstance(found["linear_r2"], float)
+    assert found["linear_r2"] > 0.5
+
+
+def test_a_probe_for_classes(make_run: MakeRun, make_store: MakeStore) -> None:
+    """kNN, a linear probe and the rank, beside the most frequent class."""
+    run = make_run(data={"store": str(make_store(n=150))}, watch={"probe": 12})
+    pretrain(run)
+    found = read_log(run.out, "probe")[-1]
+    assert found["labels"] == "stratum"
+    assert isinstance(found["samples"], int)
+    assert found["samples"] > 30
+    assert {"knn", "linear", "majority", "rank"} <= set(found)
 
 
 def test_a_reconstruction_is_the_networks_own(make_run: MakeRun) -> None:
