@@ -29,6 +29,17 @@ def run(argv: Sequence[str]) -> int:
     if name in ("--help", "-h"):
         print(HELP, end="")
         return 0
+    try:
+        code, text = _run(name, rest)
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    if text:
+        print(text)
+    return code
+
+
+def _run(name: str, rest: list[str]) -> tuple[int, str]:
     from geofm_model import commands  # imports torch: --help should not wait for it
 
     known = {
@@ -39,15 +50,9 @@ def run(argv: Sequence[str]) -> int:
     }
     if name not in known:
         print(f"{PROGRAM}: there is no command {name!r}: choose {', '.join(known)}", file=sys.stderr)
-        return 2
+        return 2, ""
     try:
-        code, text = known[name](rest, os.environ)
+        return known[name](rest, os.environ)
     except commands.USER_ERRORS as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 1 if isinstance(error, RuntimeError) else 2
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted; the last checkpoint is kept, the same command goes on from it", file=sys.stderr)
-        return 130
-    if text:
-        print(text)
-    return code
+        return 1 if isinstance(error, RuntimeError) else 2, ""

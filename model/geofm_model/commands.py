@@ -33,7 +33,7 @@ def pretrain(argv: Sequence[str], environment: Mapping[str, str]) -> Done:
     settings = parse_pretraining(argv or ["--help"])
     ranks = Ranks.of(environment)
     progress = Progress(sys.stderr)
-    with listening() as stop, joined(ranks, ranks.device(settings.device)):
+    with listening(says=ranks.main) as stop, joined(ranks, ranks.device(settings.device)):
         outcome = train(settings, ranks=ranks, progress=progress, stop=stop)
     code = 128 + (stop.signal or 15) if outcome == "interrupted" else 0
     return code, settings.out if ranks.main else ""
@@ -46,6 +46,8 @@ def reconstruct(argv: Sequence[str], environment: Mapping[str, str]) -> Done:
     store = _one_store(wanted.store)
     changes = {name: getattr(wanted, name) for name in ("ratio", "masking", "dates", "size", "drop_bands")}
     task = replace(trained.task, **{name: value for name, value in changes.items() if value is not None})
+    if not wanted.samples:
+        raise ValueError("samples is empty: give indices of samples in the store, --samples=[0,7]")
     batch = batch_of([store.sample(index) for index in wanted.samples])
     names = store.header.bands
     if names != trained.description.statistics.bands:

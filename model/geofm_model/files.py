@@ -241,4 +241,4 @@ def files_at(place: str | Path) -> Files:
     text = str(place)
     if text.startswith("file://"):
         return LocalFiles(Path(unquote(urlsplit(text).path)))
-    return ObjectFiles(text) if "://" in text else LocalFiles(Path(text))
+    return ObjectFiles(text) if "://" in text else LocalFiles(Path(text).expanduser())

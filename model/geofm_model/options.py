@@ -138,7 +138,9 @@ def _parsed(argv: Sequence[str], command: str, kind: type[Options]) -> Options:
 
 def _parser(command: str, description: str, epilog: str | None = None) -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help says what the fields' docstrings say
-    return ArgumentParser(prog=f"{PROGRAM} {command}", description=description, epilog=epilog, exit_on_error=False)
+    return ArgumentParser(
+        prog=f"{PROGRAM} {command}", description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False
+    )
 
 
 def _made(parser: ArgumentParser, argv: Sequence[str], command: str, kind: type[Options]) -> Options:

@@ -29,7 +29,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT, VERSION = "geofm-model", 1
 
 
-def save_model(folder: Path, model: MaskedAutoencoder | Encoder, description: Description) -> None:
+def save_model(folder: str | Path, model: MaskedAutoencoder | Encoder, description: Description) -> None:
     """Write a network as a new folder; ValueError where there is something already."""
     description.check(model)
     prefix = "encoder." if isinstance(model, Encoder) else ""
@@ -40,7 +40,7 @@ def save_model(folder: Path, model: MaskedAutoencoder | Encoder, description: De
         write_json(building / CONFIG, head | description.json())
 
 
-def load_model(folder: Path) -> tuple[MaskedAutoencoder, Description]:
+def load_model(folder: str | Path) -> tuple[MaskedAutoencoder, Description]:
     """The network of a folder, on the CPU, and its description; ValueError names what is not as it should be."""
     state, description = _read(folder)
     if description.decoder is None:
@@ -51,7 +51,7 @@ def load_model(folder: Path) -> tuple[MaskedAutoencoder, Description]:
     return model, description
 
 
-def load_encoder(folder: Path) -> tuple[Encoder, Description]:
+def load_encoder(folder: str | Path) -> tuple[Encoder, Description]:
     """The encoder of a folder, whether it has a decoder or not."""
     state, description = _read(folder)
     with torch.device("meta"):
@@ -62,8 +62,9 @@ def load_encoder(folder: Path) -> tuple[Encoder, Description]:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(place: str | Path) -> Iterator[Path]:
     """A folder to write into, which takes its name when the block ends well and is removed when it does not."""
+    folder = Path(place).expanduser()
     if folder.exists():
         raise ValueError(f"{folder} is there already: choose another folder, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,8 @@ def write_json(path: Path, fields: JsonObject) -> None:
     path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
 
 
-def _read(folder: Path) -> tuple[dict[str, Tensor], Description]:
+def _read(place: str | Path) -> tuple[dict[str, Tensor], Description]:
+    folder = Path(place).expanduser()
     record = Fields.read(folder / CONFIG)
     name, version, digest = record.text("format"), record.whole("version"), record.text("sha256")
     if (name, version) != (FORMAT, VERSION):
@@ -102,11 +104,11 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], Description]:
         raise ValueError(f"{weights} cannot be read ({error}): get the folder again") from None
 
 
-def _load(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+def _load(model: nn.Module, state: dict[str, Tensor], folder: str | Path) -> None:
     try:
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"{folder / WEIGHTS} is not of the network that {CONFIG} describes: {error}") from None
+        raise ValueError(f"{Path(folder) / WEIGHTS} is not of the network that {CONFIG} describes: {error}") from None
 
 
 def _digest(path: Path) -> str:

@@ -18,7 +18,7 @@ from geofm_model.models import Encoder, MaskedAutoencoder
 WEIGHTS = "model.pt"
 
 
-def write_prithvi(folder: Path, model: MaskedAutoencoder | Encoder, description: Description) -> None:
+def write_prithvi(folder: str | Path, model: MaskedAutoencoder | Encoder, description: Description) -> None:
     """Write a new folder with `model.pt` and `config.json`; ValueError where there is something already."""
     description.check(model)
     with new_folder(folder) as building:
@@ -26,7 +26,7 @@ def write_prithvi(folder: Path, model: MaskedAutoencoder | Encoder, description:
         write_json(building / CONFIG, config_of(description))
 
 
-def read_prithvi(weights: Path, *, eps: float | None = None) -> tuple[MaskedAutoencoder, Description]:
+def read_prithvi(weights: str | Path, *, eps: float | None = None) -> tuple[MaskedAutoencoder, Description]:
     """The network of a Prithvi file, on the CPU, and its description from the config.json beside it.
 
     Parameters
@@ -39,14 +39,14 @@ def read_prithvi(weights: Path, *, eps: float | None = None) -> tuple[MaskedAuto
     ValueError
         With all that is missing, unexpected or not as described.
     """
-    description = description_of(Fields.read(weights.parent / CONFIG), eps)
-    return from_prithvi(_state(weights), description), description
+    description = description_of(Fields.read(Path(weights).expanduser().parent / CONFIG), eps)
+    return from_prithvi(_state(Path(weights).expanduser()), description), description
 
 
-def read_prithvi_encoder(weights: Path, *, eps: float | None = None) -> tuple[Encoder, Description]:
+def read_prithvi_encoder(weights: str | Path, *, eps: float | None = None) -> tuple[Encoder, Description]:
     """As :func:`read_prithvi`, the encoder alone, of a file with or without a decoder."""
-    description = description_of(Fields.read(weights.parent / CONFIG), eps)
-    return encoder_from_prithvi(_state(weights), description), description
+    description = description_of(Fields.read(Path(weights).expanduser().parent / CONFIG), eps)
+    return encoder_from_prithvi(_state(Path(weights).expanduser()), description), description
 
 
 def _state(path: Path) -> dict[str, Tensor]:

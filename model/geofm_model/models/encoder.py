@@ -17,6 +17,15 @@ from geofm_model.models.positions import DateEmbedding, Grid, PlaceEmbedding, gr
 from geofm_model.models.tokens import Patching, chosen
 
 
+def check_shape(name: str, width: int, depth: int, heads: int) -> None:
+    """ValueError where no network has this shape."""
+    if depth < 1 or heads < 1 or width < 16 or width % heads or width % 16:
+        raise ValueError(
+            f"the {name} needs a depth of at least 1 and a width that is a multiple of 16 and of its heads, got width "
+            f"{width}, depth {depth}, heads {heads}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """Shape of an encoder."""
@@ -32,6 +41,9 @@ class EncoderConfig:
     """Date and place are embedded, too (Prithvi's TL variants)."""
 
     def __post_init__(self) -> None:
+        check_shape("encoder", self.width, self.depth, self.heads)
+        if not (self.mlp_ratio > 0 and self.eps > 0 and int(self.width * self.mlp_ratio) > 0):
+            raise ValueError(f"mlp_ratio and eps must be above 0, got {self.mlp_ratio} and {self.eps}")
         if self.metadata and self.patching.dates != 1:
             raise ValueError(f"dates are embedded token by token: patches must have 1 date, got {self.patching.dates}")
 

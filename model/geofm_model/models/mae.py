@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from geofm_model.models.encoder import Block, Encoder, EncoderConfig, Metadata, Positions, initialise
+from geofm_model.models.encoder import Block, Encoder, EncoderConfig, Metadata, Positions, check_shape, initialise
 from geofm_model.models.masks import MaskPlan
 from geofm_model.models.positions import Grid
 from geofm_model.models.tokens import chosen
@@ -21,6 +21,9 @@ class DecoderConfig:
     width: int = 512
     depth: int = 8
     heads: int = 16
+
+    def __post_init__(self) -> None:
+        check_shape("decoder", self.width, self.depth, self.heads)
 
 
 class Decoder(nn.Module):

@@ -23,6 +23,10 @@ class Patching:
     """Dates in a patch."""
     bands: int = 6
 
+    def __post_init__(self) -> None:
+        if min(self.size, self.dates, self.bands) < 1:
+            raise ValueError(f"a patch needs pixels, dates and bands, got {self.size}, {self.dates} and {self.bands}")
+
     @property
     def numbers(self) -> int:
         """Length of a patch as a vector."""

@@ -11,7 +11,7 @@ from geofm_model.training.distributed import Ranks
 from geofm_model.training.masked import Preparation
 from geofm_model.training.pixel_statistics import PixelStatistics
 from geofm_model.training.schedules import Schedule
-from geofm_model.training.settings import Pretraining
+from geofm_model.training.settings import Pretraining, shown
 
 
 def loader_of(run: Pretraining, ranks: Ranks, device: torch.device) -> Loader:
@@ -34,6 +34,10 @@ def loader_of(run: Pretraining, ranks: Ranks, device: torch.device) -> Loader:
         prefetch=data.prefetch,
         device=device,
     )
+    digests = [store.header.digest for store in loader.members.stores]
+    if len(set(digests)) < len(digests):
+        names = ", ".join(shown(run).data.stores)
+        raise ValueError(f"data.store names a store twice ({names}): data.shares draws one more often")
     bands, wanted = loader.members.stores[0].header.bands, run.model.encoder.patching.bands
     if len(bands) != wanted:
         raise ValueError(

@@ -109,7 +109,7 @@ def open_checkpoint(place: str | Path) -> Checkpoint:
     CheckpointError
         When there is none, or its record cannot be read.
     """
-    path = Path(place)
+    path = Path(place).expanduser()
     if not (path / "record.json").exists():
         newest = _found(path / "checkpoints") or _found(path)
         if not newest:
@@ -124,6 +124,8 @@ def open_checkpoint(place: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path / 'record.json'} cannot be read ({error!r}): {_REMEDY}") from error
     if schema != SCHEMA:
         raise CheckpointError(f"{path} has schema {schema}, this version of geofm-model reads {SCHEMA}")
+    if "record_sha256" not in record:
+        raise CheckpointError(f"{path} was written by an earlier version of geofm-model: read it with that one")
     if record.get("record_sha256") != _digest_of_record(record):
         raise CheckpointError(f"{path / 'record.json'} is not as it was written: {_REMEDY}")
     return Checkpoint(path=path, step=step, record=record)

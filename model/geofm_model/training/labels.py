@@ -113,6 +113,8 @@ def _parts(name: str, tables: Sequence[pa.Table]) -> tuple[Part, ...]:
     tables = [table.filter(table["label"].is_valid()) for table in tables]
     if not all(table.num_rows for table in tables):
         raise ValueError(f"watch.labels {name!r} has no label at all")
+    if pa.types.is_nested(tables[0]["label"].type):
+        raise ValueError(f"watch.labels {name!r} holds lists, not one word or number for each sample")
     labels = [np.asarray(table["label"]) for table in tables]
     if pa.types.is_floating(tables[0]["label"].type):
         values = [label.astype(np.float64) for label in labels]

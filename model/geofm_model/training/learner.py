@@ -9,7 +9,7 @@ found is read when the next one has been launched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import cast
@@ -121,24 +121,30 @@ class Learner:
         """In which networks run, by the run's precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16")
 
-    def step(self, step: int, parts: Sequence[Batch], rate: float, *, stop: bool = False) -> Pending:
+    def step(
+        self, step: int, parts: Iterable[Batch], rate: float, *, count: int | None = None, stop: bool = False
+    ) -> Pending:
         """Learn from this rank's parts of a global batch, once per repeat.
 
         Parameters
         ----------
         step : its number, from 0
+        parts : read one by one
+        count : how many there are, where `parts` has no length
         rate : of learning
         stop : this process wants to stop; all of them learn of it in the result
         """
-        self._settle(parts[0])
+        count = len(parts) if isinstance(parts, Sized) else count
+        assert count is not None
         before, begun = self._ended, _event(self.device)
         sums = torch.zeros(3, device=self.device)
         if stop:
             sums[2] = 1.0
-        looks = [(part, repeat) for part in parts for repeat in range(self.run.repeats)]
-        for at, (part, repeat) in enumerate(looks):
-            with self._sync(last=at == len(looks) - 1):
-                sums[:2] += self._add(part, repeat)
+        for at, part in enumerate(parts, start=1):
+            self._settle(part)
+            for repeat in range(self.run.repeats):
+                with self._sync(last=at == count and repeat == self.run.repeats - 1):
+                    sums[:2] += self._add(part, repeat)
         self.ranks.sum(sums)
         gradient, useless = self._update(sums[1], rate)
         if self.average is not None:
@@ -146,6 +152,10 @@ class Learner:
         found = _to_host(torch.stack([sums[0] / sums[1], gradient, sums[1], sums[2]]))
         self._ended = _event(self.device)
         return Pending(step=step, values=found, before=before, begun=begun, arrived=self._ended)
+
+    def finite(self) -> bool:
+        """Whether all weights are numbers; waits for the device."""
+        return all(bool(torch.isfinite(weight).all()) for weight in self._weights)
 
     def paused(self) -> None:
         """Something else than steps was done: the time until the next one is nobody's waiting for data."""

@@ -18,6 +18,7 @@ from geofm_model.models import seen_count, step_flops
 from geofm_model.training.assembly import grid_of, loader_of, network_of, preparation_of, schedule_of
 from geofm_model.training.checkpoints import Checkpoint, CheckpointError, latest_checkpoint, write_checkpoint
 from geofm_model.training.distributed import Ranks
+from geofm_model.training.heldout import has_split
 from geofm_model.training.learner import Learner, Pending, StepResult
 from geofm_model.training.pixel_statistics import pixel_statistics
 from geofm_model.training.progress import Progress, duration
@@ -30,10 +31,10 @@ from geofm_model.training.record import (
     surroundings,
     versions,
 )
-from geofm_model.training.runfolder import RunFolder
+from geofm_model.training.runfolder import RunFolder, State
 from geofm_model.training.runlog import RunLog, read_log
 from geofm_model.training.schedules import peak_rate
-from geofm_model.training.settings import Pretraining, differences, flat
+from geofm_model.training.settings import Pretraining, differences, flat, shown
 from geofm_model.training.stopping import Stop, StoppedError
 from geofm_model.training.throughput import Pace, Stopwatch, peak_flops
 from geofm_model.training.watching import Probe, Watcher, watchers_of
@@ -87,7 +88,8 @@ def pretrain(
         except BaseException as error:
             # A command that does not fit the run says nothing about the run.
             if ranks.main and (isinstance(error, StoreError) or not isinstance(error, ValueError)):
-                folder.write_failure(f"{type(error).__name__}: {error}")
+                state: State = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                folder.write_failure(state, f"{type(error).__name__}: {error}")
             raise
 
 
@@ -131,6 +133,11 @@ class Trainer:
             raise ValueError(
                 f"{self.folder.path} holds a run with other settings ({'; '.join(changed)}): give those again, or name "
                 "another --out"
+            )
+        if resumed.loader["digest"] != self.loader.members.digest:
+            raise CheckpointError(
+                f"{found.path} was made with other data than {', '.join(shown(self.settings).data.stores)} now holds, "
+                "or other shares or order weights: give those back, or start a new run"
             )
         # Parts of a step may be cut otherwise than before.
         self.loader.load_state_dict({**resumed.loader, "batch_size": self.loader.batch_size})
@@ -182,9 +189,10 @@ class Trainer:
         batches = iter(self.loader)
         pending: Pending | None = None
         while self.done < self.steps:
-            parts = self._next(batches)
-            rate = self._rate(self.done)
-            launched = self.learner.step(self.done, parts, rate, stop=self.stop.wanted)
+            parts, rate = self._next(batches), self._rate(self.done)
+            launched = self.learner.step(
+                self.done, parts, rate, count=self.settings.data.accumulate, stop=self.stop.wanted
+            )
             # What a step found is read while the next one runs: the device never waits for us.
             stopping = pending is not None and self._take(pending).stop
             pending, self.done = launched, self.done + 1
@@ -195,6 +203,12 @@ class Trainer:
                 pending = None
                 if not self._pause(watchers, rate, last=last, stopping=stopping):
                     return self._end("interrupted")
+        if self.tally.broken + self.tally.empty >= self.steps or not self.learner.finite():
+            raise TrainingError(
+                f"after {self.steps:,} steps the network is of no use: {self.tally.broken:,} had no finite gradient, "
+                f"{self.tally.empty:,} no valid hidden pixel; lower optimizer.rate or set optimizer.clip, and start a "
+                "new run"
+            )
         return self._end("finished")
 
     def _begin(self) -> None:
@@ -228,17 +242,21 @@ class Trainer:
             + (f" × {run.repeats} views" if run.repeats > 1 else "")
             + f"; {flops / 1e9:,.1f} GFLOP per view; peak {peak / 1e12:,.2f} TFLOP/s ({source})"
         )
+        watch = run.watch
+        if (watch.validate or watch.probe or watch.pictures) and not has_split(self.loader, "heldout"):
+            self.say("the data have no held-out samples: no validation, no probe; pictures are of training samples")
         self._watch = Stopwatch(
             flops=flops * run.repeats, peak=peak, devices=self.ranks.world_size, clock=self.progress.clock
         )
 
-    def _next(self, batches: Iterator[Batch]) -> list[Batch]:
+    def _next(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The parts of a step."""
-        start = self.progress.clock()
-        parts = [next(batches) for _ in range(self.settings.data.accumulate)]
-        if self.learner.device.type != "cuda":  # a GPU is still at work then: it measures its own waiting
-            self._watch.waited(self.progress.clock() - start)
-        return parts
+        for _ in range(self.settings.data.accumulate):
+            start = self.progress.clock()
+            part = next(batches)
+            if self.learner.device.type != "cuda":  # a GPU is still at work then: it measures its own waiting
+                self._watch.waited(self.progress.clock() - start)
+            yield part
 
     def _rate(self, step: int) -> float:
         return peak_rate(self.settings.optimizer.rate, self.settings.views) * self.schedule.factor(step)
@@ -328,9 +346,13 @@ class Trainer:
         self.progress.status(
             f"step {self.done:,} of {self.steps:,} ({100 * self.done // self.steps} %): loss {loss:.4f}, "
             f"{pace.samples_per_second:,.1f} samples/s, MFU {100 * pace.utilisation:.0f} %, data wait "
-            f"{100 * pace.data_wait:.0f} %, {duration(left)} left",
+            f"{100 * pace.data_wait:.0f} %, {duration(left)} left" + self._useless(),
             always=always,
         )
+
+    def _useless(self) -> str:
+        counts = {"without a finite gradient": self.tally.broken, "without a valid pixel": self.tally.empty}
+        return "".join(f"; {count:,} steps {words}" for words, count in counts.items() if count)
 
     def _save(self) -> None:
         """Write a checkpoint; all ranks hold the same, one writes."""

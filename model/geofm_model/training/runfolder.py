@@ -29,7 +29,7 @@ class RunFolder:
     """Where a run keeps what it makes."""
 
     def __init__(self, place: str | Path) -> None:
-        self.path = Path(place)
+        self.path = Path(place).expanduser()
         self.checkpoints = self.path / "checkpoints"
         self.pictures = self.path / "pictures"
 
@@ -45,9 +45,15 @@ class RunFolder:
         made = not self.path.exists()
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out is {self.path}, which is a file: name a folder")
-        if self._others() and not (self.path / "config.yaml").exists():
+        if self._others() and not ((self.path / "config.yaml").exists() or self.checkpoints.exists()):
             raise ValueError(f"{self.path} is not empty and holds no run of geofm-train: name a new folder with --out")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / ".lock").touch()
+        except OSError as error:
+            raise ValueError(
+                f"out is {self.path}, where nothing can be written ({error}): name another folder"
+            ) from error
         with (self.path / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,11 +69,11 @@ class RunFolder:
                     if made:
                         self.path.rmdir()
 
-    def write_failure(self, remark: str) -> None:
-        """Say that a run, if there is one, failed; a disk that is full must not hide why."""
+    def write_failure(self, state: State, remark: str) -> None:
+        """Say that a run, if there is one, ended by an error; a disk that is full must not hide which."""
         with suppress(OSError, ValueError, KeyError):
             old = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
-            self.write_status("failed", old["step"], old["steps"], remark)
+            self.write_status(state, old["step"], old["steps"], remark)
 
     def _others(self) -> bool:
         """Whether the folder holds more than the lock."""

@@ -215,6 +215,14 @@ def _check(run: Pretraining) -> None:
             "optimizer.warmup and optimizer.cooldown are shares of the steps, from 0 to 1, got "
             f"{optimizer.warmup} and {optimizer.cooldown}"
         )
+    if optimizer.shape == "constant" and optimizer.warmup + optimizer.cooldown > 1:
+        raise ValueError(
+            f"optimizer.warmup {optimizer.warmup} and cooldown {optimizer.cooldown} are more than the whole run"
+        )
+    if not all(0 <= beta < 1 for beta in optimizer.betas):
+        raise ValueError(f"optimizer.betas must be two numbers from 0 to below 1, got {list(optimizer.betas)}")
+    if not 0 <= run.seed < 2**63:
+        raise ValueError(f"seed must be from 0 to 2⁶³ − 1, got {run.seed}")
     if data.batch_size % data.accumulate:
         raise ValueError(
             f"data.batch_size {data.batch_size} must be a multiple of data.accumulate {data.accumulate}: every part of "

@@ -6,6 +6,7 @@ the others would never end. Whether to stop is agreed on by all processes at the
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +20,10 @@ class StoppedError(Exception):
 class Stop:
     """Whether somebody asked to stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, says: bool = False) -> None:
         self.signal: int | None = None
+        self.says = says
+        """Whether the user is told that the wish was heard."""
 
     @property
     def wanted(self) -> bool:
@@ -30,12 +33,14 @@ class Stop:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt  # asked twice: at once
         self.signal = number
+        if self.says:
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")  # print may be under way
 
 
 @contextmanager
-def listening() -> Iterator[Stop]:
+def listening(*, says: bool = False) -> Iterator[Stop]:
     """A Stop that hears SIGTERM and SIGINT until the end; a second SIGINT interrupts at once."""
-    stop = Stop()
+    stop = Stop(says=says)
     before = {number: signal.signal(number, stop._heard) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop

@@ -50,7 +50,9 @@ def load_trained(place: str | Path, weights: Weights = "best") -> Trained:
     ValueError
         When there is no network, or it is not as it should be.
     """
-    path = Path(place)
+    path = Path(place).expanduser()
+    if (path / "model.pt").is_file() and (path / "config.json").is_file():
+        path = path / "model.pt"
     if path.suffix in (".pt", ".pth") and path.is_file():
         return _of(*read_prithvi(path))
     if (path / "model.safetensors").exists():

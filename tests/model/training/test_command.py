@@ -78,6 +78,13 @@ def test_a_printed_configuration_is_one_that_can_be_read(capsys: pytest.CaptureF
         (["--config", "mae_nano.yaml", *NEEDED, "--steps=many"], "steps"),
         (["--config", "mae_nano.yaml", *NEEDED, "--task.masking=rows"], "masking must be one of random, space"),
         (["--config", "mae_nano.yaml", *NEEDED, "--task.rato=0.5"], "task.rato"),
+        (["--config", "mae_nano.yaml", *NEEDED, "--step=5"], "step"),
+        (["--config", "mae_nano.yaml", *NEEDED, "--model.encoder.heads=5"], "multiple of 16 and of its heads"),
+        (["--config", "mae_nano.yaml", *NEEDED, "--model.encoder.patching.size=0"], "a patch needs pixels"),
+        (["--config", "mae_nano.yaml", *NEEDED, "--model.decoder.depth=-2"], "the decoder needs a depth"),
+        (["--config", "mae_nano.yaml", *NEEDED, "--model.encoder.eps=-1"], "eps must be above 0"),
+        (["--config", "mae_nano.yaml", *NEEDED, "--optimizer.betas=[0.9,1.5]"], "optimizer.betas must be two numbers"),
+        (["--config", "mae_nano.yaml", *NEEDED, f"--seed={10**22}"], "seed must be from 0"),
         (["--config", "mae_nano.yaml", *NEEDED, "--data.batch_size=0"], "data.batch_size must be at least 1, got 0"),
     ],
 )

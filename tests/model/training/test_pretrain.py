@@ -143,7 +143,7 @@ def test_a_run_may_not_go_on_with_other_data(make_run: MakeRun, make_store: Make
     run = make_run()
     pretrain(run, stop=StopAt(4))
     other = make_store(seed=9)
-    with pytest.raises(ValueError, match="another stream"):
+    with pytest.raises(ValueError, match="was made with other data than"):
         pretrain(replace(run, data=replace(run.data, store=str(other))))
     moved = Path(run.out).parent / "moved.zarr"
     moved.symlink_to(run.data.stores[0])
@@ -215,6 +215,21 @@ def test_a_run_that_broke_says_so(make_run: MakeRun) -> None:
     status = json.loads((Path(run.out) / "status.json").read_text())
     assert status["state"] == "failed"
     assert "no finite gradient" in status["remark"]
+
+
+def test_a_run_that_taught_nothing_is_no_success(make_run: MakeRun) -> None:
+    """Shorter than `patience`, with weights that are no numbers any more."""
+    run = make_run(optimizer={"rate": float("inf"), "warmup": 0.0}, steps=3)
+    with pytest.raises(TrainingError, match="the network is of no use: 2 had no finite gradient"):
+        pretrain(run)
+    assert json.loads((Path(run.out) / "status.json").read_text())["state"] == "failed"
+
+
+def test_a_store_twice_is_refused(make_run: MakeRun) -> None:
+    """Shares draw one more often; twice the same samples would be no epoch."""
+    run = make_run()
+    with pytest.raises(ValueError, match="names a store twice"):
+        pretrain(replace(run, data=replace(run.data, store=run.data.stores * 2)))
 
 
 def test_training_lowers_the_loss_below_the_mean_of_each_band(make_run: MakeRun, make_store: MakeStore) -> None:
