@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +15,6 @@ from geofm_pipeline.access.transport import needs_earthdata, transport
 from geofm_pipeline.card import Card, versions
 from geofm_pipeline.cluster import Runner, check_address
 from geofm_pipeline.config import SampleConfig, default_out
-from geofm_pipeline.dataset import verify_dataset
 from geofm_pipeline.errors import ArchiveError, BlockReadError, GeofmError, InputError, LoginError, ResourceError
 from geofm_pipeline.lazy_runner import LazyRunner, lazy_runner
 from geofm_pipeline.progress import Progress, human_bytes
@@ -29,8 +26,9 @@ from geofm_pipeline.stages.publish import publish
 from geofm_pipeline.stages.respond import Responded, check_existing, make_response
 from geofm_pipeline.stages.search import search
 from geofm_pipeline.stages.write import row_requests, write
-from geofm_pipeline.store import StoreSpec, VerifyReport, create, remove_leftovers, writer_lock
+from geofm_pipeline.store import StoreSpec, create, remove_leftovers, writer_lock
 from geofm_pipeline.store.files import disk_errors
+from geofm_pipeline.surroundings import logged, timed, verify
 from geofm_pipeline.waves import is_finished, open_wave
 from geofm_pipeline.workspace import Workspace
 
@@ -76,26 +74,19 @@ class _Job:
 
     def run(self, command: str) -> Path:
         """Log the run around its stages."""
-        self.progress.heard = lambda message: self.log.write("said", message)
-        self.log.write("start", command)
         try:
-            report = self._stages(command)
+            with logged(self.log, self.progress, command):
+                report = self._stages(command)
         except BlockReadError as error:
-            self.log.write("failed", str(error))
             if error.fault in OF_THE_LOGIN:  # a user's matter, with an exit code of its own
                 raise LoginError(str(error)) from None
             raise
-        except BaseException as error:  # Ctrl-C is an end worth noting, too
-            self.log.write("failed", f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            self.progress.heard = None
         self.log.write("done", str(report))
         return report
 
     def _stages(self, command: str) -> Path:
         finished = is_finished(self.space)
-        with self._stage("search"):
+        with timed(self.card, self.log, "search"):
             scenes = search(self.space, self.inputs, self.access, self.config.refresh, self.progress, self.card)
         # Only now: a command that was refused, or found nothing, made nothing of this dataset.
         if not finished:
@@ -104,7 +95,7 @@ class _Job:
         self.card.set("versions", dict(versions()))
         reading = self._reading(scenes)
         with self._runner(reading) as runner:
-            with self._stage("plan"):
+            with timed(self.card, self.log, "plan"):
                 planned = make_plan(self.space, self.inputs, self.config, scenes, runner, self.progress, self.card)
                 self._project(planned, scenes, finished)
             if not self.config.dry_run:
@@ -155,8 +146,8 @@ class _Job:
                 self.progress.say("everything is written already")
             else:
                 self._carry_out(planned, scenes, runner)
-            with self._stage("verify"):
-                self._verify()
+            with timed(self.card, self.log, "verify"):
+                verify(self.space.root, self.card, self.progress)
         except GeofmError:
             self.progress.say(f"report so far: {self._report()}")
             raise
@@ -176,9 +167,9 @@ class _Job:
             refuse_too_much(projection, self.config, self.space.root)
 
     def _carry_out(self, planned: Planned, scenes: pa.Table, runner: Runner) -> None:
-        with self._stage("respond"):
+        with timed(self.card, self.log, "respond"):
             responded = make_response(self.space, self.config, planned, scenes, runner, self.progress, self.card)
-        with self._stage("write"):
+        with timed(self.card, self.log, "write"):
             self._write(planned, responded, scenes, runner)
 
     def _write(self, planned: Planned, responded: Responded, scenes: pa.Table, runner: Runner) -> None:
@@ -217,33 +208,8 @@ class _Job:
             },
         )
 
-    def _verify(self) -> None:
-        report = verify_dataset(self.space.root)
-        self.card.set("verify", _verify_facts(report))
-        self.progress.say(f"verify: {report}")
-        report.raise_if_damaged()
-
     def _report(self) -> Path:
         from geofm_pipeline.report import diagnostics, render_report  # only once there is something to show
 
         self.card.set("diagnostics", diagnostics(self.space.root))
         return render_report(self.space.root)
-
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            seconds = time.monotonic() - start
-            self.card.took(name, seconds)
-            self.log.write("stage", name, seconds=seconds)
-
-
-def _verify_facts(report: VerifyReport) -> dict[str, object]:
-    return {
-        "ok": report.ok,
-        "checked_files": report.files,
-        "checked_bytes": report.bytes,
-        "problems": [f"{finding.path}: {finding.problem}" for finding in report.findings],
-    }

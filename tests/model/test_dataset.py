@@ -101,7 +101,7 @@ def test_every_batch_carries_design_weights(dataset: Path, store: Path, make_sto
             assert batch.weight.dtype == torch.float32
             assert batch.weight.tolist() == (loader.members.row[batch.sample] + 1.0).tolist()
     alone = Loader(store, batch_size=4)
-    assert (alone.members.weighted, next(iter(alone)).weight.tolist()) == (False, [1.0] * 4)
+    assert (alone.members.design, next(iter(alone)).weight.tolist()) == (None, [1.0] * 4)
     mixed = gather([dataset, make_store(seed=11)])
     assert mixed.design is not None
     assert np.array_equal(mixed.design, np.where(mixed.store < 2, mixed.row + 1.0, 1.0))

@@ -7,7 +7,6 @@ Pillow.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import pairwise
@@ -16,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from geofm_model.disk import replaced
 
 Colour = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
@@ -123,9 +124,5 @@ def save_png(image: Image.Image, path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path} is to be a PNG picture: give it a name that ends in .png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replaced(path) as fresh:
         image.save(fresh, format="PNG", optimize=False)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)

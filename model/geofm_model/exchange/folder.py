@@ -7,12 +7,10 @@ weights and description of two networks cannot meet. No code runs when a folder 
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import file_digest
 from pathlib import Path
 
 import torch
@@ -20,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from geofm_model.disk import digest_of, to_disk
 from geofm_model.exchange.description import Description
 from geofm_model.exchange.strict_json import Fields
 from geofm_model.format import JsonObject
@@ -36,7 +35,7 @@ def save_model(folder: str | Path, model: MaskedAutoencoder | Encoder, descripti
     state = {prefix + name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with new_folder(folder) as building:
         save_file(state, building / WEIGHTS, metadata={"format": "pt"})
-        head: JsonObject = {"format": FORMAT, "version": VERSION, "sha256": _digest(building / WEIGHTS)}
+        head: JsonObject = {"format": FORMAT, "version": VERSION, "sha256": digest_of(building / WEIGHTS)}
         write_json(building / CONFIG, head | description.json())
 
 
@@ -73,12 +72,12 @@ def new_folder(place: str | Path) -> Iterator[Path]:
     try:
         yield building
         for path in (*building.iterdir(), building):
-            _to_disk(path)
+            to_disk(path)
         building.rename(folder)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    _to_disk(folder.parent)
+    to_disk(folder.parent)
 
 
 def write_json(path: Path, fields: JsonObject) -> None:
@@ -96,7 +95,7 @@ def _read(place: str | Path) -> tuple[dict[str, Tensor], Description]:
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise ValueError(f"{weights} is missing: get the folder again")
-    if _digest(weights) != digest:
+    if digest_of(weights) != digest:
         raise ValueError(f"{weights} is not the file that {CONFIG} was written for (SHA-256): get the folder again")
     try:
         return load_file(weights), description
@@ -109,16 +108,3 @@ def _load(model: nn.Module, state: dict[str, Tensor], folder: str | Path) -> Non
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{Path(folder) / WEIGHTS} is not of the network that {CONFIG} describes: {error}") from None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

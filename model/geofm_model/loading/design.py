@@ -63,7 +63,7 @@ class SampleTable:
 
 def read_samples(files: Files) -> SampleTable | None:
     """The table of a dataset folder's files, None where there is none; raises StoreError when it cannot be read."""
-    file = _parquet(files)
+    file = samples_file(files)
     if file is None:
         return None
     where = files.where
@@ -83,12 +83,12 @@ def read_samples(files: Files) -> SampleTable | None:
 
 def stratum_names(place: str | Path) -> dict[int, str]:
     """Names of a dataset folder's strata by number; empty for a store alone and where the folder has no names."""
-    file = _parquet(files_at(place))
+    file = samples_file(files_at(place))
     records = [] if file is None else json.loads((file.schema_arrow.metadata or {}).get(_PHASES, b"[]"))
     return {int(record["stratum"]): str(record["name"]) for record in records if record.get("name")}
 
 
-def _parquet(files: Files) -> pq.ParquetFile | None:
+def samples_file(files: Files) -> pq.ParquetFile | None:
     # S3 that may not be listed refuses what is not there.
     with suppress(FileNotFoundError, NotADirectoryError, ForbiddenError):
         source = RangedFile(files, NAME)

@@ -70,11 +70,6 @@ class Members:
         store.fmask.load(index, fmask, _scratch, turn)
 
     @property
-    def weighted(self) -> bool:
-        """Whether any of the datasets has design weights."""
-        return self.design is not None
-
-    @property
     def unit(self) -> NDArray[np.uint64]:
         """[n] packed id of each member's sampling unit, gathered anew each time."""
         return self.column("unit").astype(np.uint64)

@@ -98,10 +98,6 @@ class Errors:
         """The loss of all samples together; 0 where nothing valid was to be predicted."""
         return self.total.sum() / self.weight.sum().clamp(min=torch.finfo(self.weight.dtype).tiny)
 
-    def __add__(self, other: Errors) -> Errors:
-        """Of parts of a batch, after :meth:`sum`; or of several looks at the same samples."""
-        return Errors(total=self.total + other.total, weight=self.weight + other.weight)
-
 
 def hidden_errors(
     predicted: Float[Tensor, "b p numbers"],

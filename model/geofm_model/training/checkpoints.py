@@ -10,7 +10,6 @@ or none. State is read with `weights_only`, after its SHA-256 was compared: a ch
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
+
+from geofm_model.disk import digest_of, to_disk
 
 SCHEMA = 1
 _NAME = re.compile(r"step-(\d{8})")
@@ -79,7 +80,7 @@ def write_checkpoint(
         whole["record_sha256"] = _digest_of_record(whole)
         (working / "record.json").write_text(json.dumps(whole, indent=1) + "\n")
         for name in ("state.pt", "record.json", "."):
-            _flush(working / name)
+            to_disk(working / name)
     except (OSError, RuntimeError) as error:  # torch.save's own kind for a full disk
         shutil.rmtree(working, ignore_errors=True)
         raise CheckpointWriteError(
@@ -89,7 +90,7 @@ def write_checkpoint(
     if path.exists():  # of an earlier attempt at the same step
         _remove(path)
     working.rename(path)
-    _flush(folder)
+    to_disk(folder)
     for old in _found(folder)[:-keep] if keep else []:
         _remove(old)
     return Checkpoint(path=path, step=step, record=whole)
@@ -131,15 +132,6 @@ def open_checkpoint(place: str | Path) -> Checkpoint:
     return Checkpoint(path=path, step=step, record=record)
 
 
-def digest_of(file: Path) -> str:
-    """SHA-256 of a file."""
-    found = sha256()
-    with file.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
-
-
 def _found(folder: Path) -> list[Path]:
     """Checkpoints in a folder, oldest first."""
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
@@ -156,12 +148,3 @@ def _remove(path: Path) -> None:
     gone = path.with_name(f".{path.name}-old")
     path.rename(gone)
     shutil.rmtree(gone)
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold what was written to a file or folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from geofm_model.files import files_at
 from geofm_model.loading import Batch, Loader, stratum_names
 from geofm_model.loading.members import SPLITS, Split
 from geofm_model.training.distributed import Ranks
-from geofm_model.training.labels import column_of
+from geofm_model.training.labels import Part, column_of
 from geofm_model.training.learner import Learner
 from geofm_model.training.stopping import StoppedError
 
@@ -37,6 +38,14 @@ class Chosen:
     ranks: Ranks
     stopping: Callable[[], bool] = lambda: False
     """Whether to stop in between; asked by all processes at the same places."""
+
+    @cached_property
+    def _block_of(self) -> list[Part | None]:
+        return [column_of("block", place) for place in self.places]
+
+    @cached_property
+    def _names(self) -> list[dict[int, str]]:
+        return [stratum_names(place) for place in self.places]
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
         """This process's parts of them with the place of their first sample among all; raises StoppedError."""
@@ -64,7 +73,7 @@ class Chosen:
 
     def blocks(self, members: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """Number [n] of each member's split block, which was held out as a whole; None where blocks are unknown."""
-        found = [column_of("block", place) for place in self.places]
+        found = self._block_of
         if any(one is None for one in found):
             return None
         known = self.loader.members
@@ -84,7 +93,7 @@ class Chosen:
         dataset = np.asarray(known.dataset)[known.store[members]]
         stratum = known.column("stratum")[members].astype(np.int64)
         pairs, number = np.unique(np.stack([dataset, stratum], axis=1), axis=0, return_inverse=True)
-        names = [stratum_names(place) for place in self.places]
+        names = self._names
         several = len(names) > 1
         said = [
             (f"{files_at(self.places[at]).where}: " if several else "") + names[at].get(int(value), f"stratum {value}")

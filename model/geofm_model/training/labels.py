@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from geofm_model.errors import ForbiddenError
 from geofm_model.files import files_at
 from geofm_model.loading import Members
+from geofm_model.loading.design import samples_file
 
 USUAL = "land_cover"
 
@@ -79,7 +79,7 @@ def labels_of(wanted: str | None, places: Sequence[str], members: Members) -> La
         table = _columns(pq.ParquetFile(_file(wanted)), "label", wanted)
         return Labels(name=wanted, parts=_parts(wanted, [table]) * len(places))
     if wanted != "stratum":
-        files = [_samples(place) for place in places]
+        files = [samples_file(files_at(place)) for place in places]
         name = wanted or USUAL
         there = [file for file in files if file is not None and name in file.schema_arrow.names]
         if len(there) == len(places):
@@ -93,7 +93,7 @@ def labels_of(wanted: str | None, places: Sequence[str], members: Members) -> La
 
 def column_of(name: str, place: str) -> Part | None:
     """A column of a dataset's samples.parquet; None where there is none, or nothing in it."""
-    file = _samples(place)
+    file = samples_file(files_at(place))
     if file is None or name not in file.schema_arrow.names:
         return None
     table = _columns(file, name, "samples.parquet")
@@ -141,10 +141,3 @@ def _file(path: str) -> pa.BufferReader:
         return pa.BufferReader(Path(path).read_bytes())
     except OSError as error:
         raise ValueError(f"watch.labels {path} cannot be read: {error}") from error
-
-
-def _samples(place: str) -> pq.ParquetFile | None:
-    try:
-        return pq.ParquetFile(pa.BufferReader(files_at(place).read("samples.parquet")))
-    except (FileNotFoundError, ForbiddenError):
-        return None

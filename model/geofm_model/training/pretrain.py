@@ -97,7 +97,7 @@ class Trainer:
     """A run under way."""
 
     def __init__(self, run: Pretraining, *, ranks: Ranks, progress: Progress, stop: Stop, folder: RunFolder) -> None:
-        self.settings, self.ranks, self.folder, self.stop = run, ranks, folder, stop
+        self.settings, self.ranks, self.folder = run, ranks, folder
         self.progress = progress if ranks.main else Progress(None)
         device = ranks.device(run.device)
         self.loader = loader_of(run, ranks, device)
@@ -191,7 +191,7 @@ class Trainer:
         while self.done < self.steps:
             parts, rate = self._next(batches), self._rate(self.done)
             launched = self.learner.step(
-                self.done, parts, rate, count=self.settings.data.accumulate, stop=self.stop.wanted
+                self.done, parts, rate, count=self.settings.data.accumulate, stop=self.learner.stop.wanted
             )
             # What a step found is read while the next one runs: the device never waits for us.
             stopping = pending is not None and self._take(pending).stop

@@ -141,7 +141,6 @@ def batch_of(samples: Sequence[Sample]) -> Batch:
 
 def save(found: list[Reconstruction], path: Path) -> None:
     """Write a picture of some reconstructions as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_png(reconstruction_picture(found), path)
 
 

@@ -20,6 +20,7 @@ from typing import Literal
 
 import yaml
 
+from geofm_model.disk import replaced
 from geofm_model.training.settings import Pretraining, shown
 
 State = Literal["running", "interrupted", "finished", "failed"]
@@ -93,7 +94,5 @@ class RunFolder:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    working = path.with_name(f".{path.name}-{os.getpid()}")
-    working.write_text(text, encoding="utf-8")
-    working.replace(path)
+    with replaced(path) as working:
+        working.write_text(text, encoding="utf-8")

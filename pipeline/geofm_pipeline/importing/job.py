@@ -7,9 +7,7 @@ holds the images, plan.parquet the samples in order of the store, both committed
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,6 @@ import pyarrow.parquet as pq
 
 from geofm_pipeline.card import Card, versions
 from geofm_pipeline.cluster import Runner
-from geofm_pipeline.dataset import verify_dataset
 from geofm_pipeline.errors import InputError, OutputConflictError
 from geofm_pipeline.importing.config import ImportConfig, design_digest
 from geofm_pipeline.importing.images import Image, declared_otherwise, open_images
@@ -28,12 +25,13 @@ from geofm_pipeline.importing.planning import Choice, choose, measure_all
 from geofm_pipeline.importing.reader import Meaning
 from geofm_pipeline.importing.tables import CHOSEN, images_of, images_table, rows_table, samples_table
 from geofm_pipeline.importing.words import counted
-from geofm_pipeline.importing.writing import row_requests, store_facts, task_of, write_task
+from geofm_pipeline.importing.writing import row_requests, task_of, write_task
 from geofm_pipeline.lazy_runner import lazy_runner
 from geofm_pipeline.progress import Progress, human_bytes
 from geofm_pipeline.runlog import RunLog
 from geofm_pipeline.store import StoreSpec, create, finalise, pending_groups, remove_leftovers, writer_lock
 from geofm_pipeline.store.files import disk_errors
+from geofm_pipeline.surroundings import logged, store_facts, timed, verify
 from geofm_pipeline.waves import is_finished, open_wave
 from geofm_pipeline.workspace import (
     Workspace,
@@ -106,15 +104,8 @@ class _Import:
 
     def run(self, command: str) -> Path:
         """Log the run around its stages."""
-        self.progress.heard = lambda message: self.log.write("said", message)
-        self.log.write("start", command)
-        try:
+        with logged(self.log, self.progress, command):
             self._stages(command)
-        except BaseException as error:  # Ctrl-C is an end worth noting, too
-            self.log.write("failed", f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            self.progress.heard = None
         self.log.write("done", str(self.space.root))
         return self.space.root
 
@@ -130,7 +121,7 @@ class _Import:
         with lazy_runner(
             workers=workers, scheduler=None, scratch=self.space.work / "dask", said=self.progress.say
         ) as runner:
-            with self._stage("plan"):
+            with timed(self.card, self.log, "plan"):
                 digest = committed(self.space, self.space.plan) or self._plan(runner)
                 chosen = CHOSEN.check(pq.read_table(self.space.plan))
                 self._say_plan(chosen)
@@ -139,10 +130,10 @@ class _Import:
             if finished:
                 self.progress.say("everything is written already")
             else:
-                with self._stage("write"):
+                with timed(self.card, self.log, "write"):
                     self._write(chosen, digest, runner, 1 if workers != 0 else min(4, os.cpu_count() or 1))
-        with self._stage("verify"):
-            self._verify()
+        with timed(self.card, self.log, "verify"):
+            verify(self.space.root, self.card, self.progress)
 
     def _plan(self, runner: Runner) -> str:
         """Open and measure the images, settle the samples, and commit both."""
@@ -257,20 +248,3 @@ class _Import:
                 "mask_values": config.mask_values or "none: 64 where a pixel is there",
             },
         )
-
-    def _verify(self) -> None:
-        report = verify_dataset(self.space.root)
-        problems = [f"{finding.path}: {finding.problem}" for finding in report.findings]
-        self.card.set("verify", {"ok": report.ok, "checked_bytes": report.bytes, "problems": problems})
-        self.progress.say(f"verify: {report}")
-        report.raise_if_damaged()
-
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            seconds = time.monotonic() - start
-            self.card.took(name, seconds)
-            self.log.write("stage", name, seconds=seconds)

@@ -1,4 +1,4 @@
-"""The write groups of an import as tasks, from a settled plan; and what the card says of the store."""
+"""The write groups of an import as tasks, from a settled plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from geofm_pipeline.chips import ChipRequest
 from geofm_pipeline.importing.images import Image
 from geofm_pipeline.importing.reader import ImageChipReader, Meaning
-from geofm_pipeline.store import GroupResult, RowRequest, StoreSpec, StoreSummary, write_group
+from geofm_pipeline.store import GroupResult, RowRequest, StoreSpec, write_group
 from geofm_pipeline.workspace import Workspace
 
 
@@ -79,24 +79,3 @@ def task_of(
         meaning=meaning,
         threads=threads,
     )
-
-
-def store_facts(spec: StoreSpec, summary: StoreSummary) -> dict[str, object]:
-    """The section `store` of the card."""
-    return {
-        "samples": summary.samples,
-        "shards": spec.shards,
-        "bytes": summary.bytes,
-        "digest": summary.digest,
-        "tombstones": [],
-        "bands": [_band_facts(name, at, summary) for at, name in enumerate(spec.bands)],
-        "complete": True,
-    }
-
-
-def _band_facts(name: str, at: int, summary: StoreSummary) -> dict[str, object]:
-    """Mean and standard deviation of a band in counts, over the valid pixels of the training split."""
-    sums = summary.sums[0]
-    if not sums.count[at]:
-        return {"name": name, "mean": None, "std": None, "count": 0}
-    return {"name": name, "mean": round(sums.mean()[at], 2), "std": round(sums.std()[at], 2), "count": sums.count[at]}

@@ -10,12 +10,13 @@ import pyarrow as pa
 from geofm_pipeline.card import Card
 from geofm_pipeline.chips import ChipRequest
 from geofm_pipeline.config import SampleConfig
-from geofm_pipeline.hls.bands import BANDS, SENSOR_CODE
+from geofm_pipeline.hls.bands import SENSOR_CODE
 from geofm_pipeline.progress import Progress
 from geofm_pipeline.stages.plan import Planned
 from geofm_pipeline.stages.respond import Responded
 from geofm_pipeline.stages.samples import earlier_rows, wave_rows, with_weights
 from geofm_pipeline.store import StoreSpec, StoreSummary, finalise
+from geofm_pipeline.surroundings import store_facts
 from geofm_pipeline.workspace import Workspace, commit_table
 
 
@@ -60,7 +61,7 @@ def publish(
     card.set("read", _read_facts(summary))
     stage = "pixels" if space.wave == 1 else f"pixels of wave {space.wave}"
     card.reached(stage, summary.stats.tally, whole=True)
-    card.set("store", _store_facts(spec, summary))
+    card.set("store", store_facts(spec, summary))
     return summary
 
 
@@ -100,33 +101,4 @@ def _read_facts(summary: StoreSummary) -> dict[str, object]:
         "bytes_needed": stats.bytes_needed,
         "retries": stats.tally.retry_count,
         "tally": stats.tally.as_dict(),
-    }
-
-
-def _store_facts(spec: StoreSpec, summary: StoreSummary) -> dict[str, object]:
-    return {
-        "samples": summary.samples,
-        "shards": spec.shards,
-        "bytes": summary.bytes,
-        "digest": summary.digest,
-        "tombstones": [{"unit": s.unit, "cause": f"{s.granule} {s.band}: {s.cause}"} for s in summary.tombstones],
-        "bands": [_band_facts(summary, band) for band in range(len(BANDS))],
-        "complete": True,
-    }
-
-
-def _band_facts(summary: StoreSummary, band: int) -> dict[str, object]:
-    """Mean and standard deviation of reflectance from the exact integer sums of the training split."""
-    sums = summary.sums.get(0)
-    count = sums.count[band] if sums else 0
-    if not sums or not count:
-        return {"name": BANDS[band], "mean": None, "std": None, "share_nonpositive": None, "count": 0}
-    mean = sums.total[band] / count
-    variance = max(0.0, (sums.squares[band] * count - sums.total[band] ** 2) / count**2)
-    return {
-        "name": BANDS[band],
-        "mean": round(mean * 1e-4, 6),
-        "std": round(variance**0.5 * 1e-4, 6),
-        "share_nonpositive": round(sums.nonpositive[band] / count, 6),
-        "count": int(count),
     }

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from geofm_model.disk import digest_of
 from geofm_model.training.checkpoints import (
     CheckpointError,
-    digest_of,
     latest_checkpoint,
     open_checkpoint,
     write_checkpoint,

@@ -45,6 +45,21 @@ class StopAt(Stop):
         return self._left < 0
 
 
+class Killed(BaseException):
+    """As by kill -9: nobody hears of it."""
+
+
+class KillAt(StopAt):
+    """Ends the process's work where another would want to stop."""
+
+    @property
+    def wanted(self) -> bool:
+        self._left -= 1
+        if self._left <= 0:
+            raise Killed
+        return False
+
+
 def final(run: Pretraining) -> dict[str, Tensor]:
     """All tensors of the newest checkpoint by name."""
     found: dict[str, Tensor] = {}
@@ -103,21 +118,8 @@ def test_a_curve_after_a_kill_is_the_same(make_run: MakeRun, tmp_path: Path) -> 
     whole, parts = make_run(**changes), make_run(**changes, out=str(tmp_path / "parts"))
     pretrain(whole)
 
-    class Killed(BaseException):
-        """As by kill -9: nobody hears of it."""
-
-    class Kill(Stop):
-        asked = 0
-
-        @property
-        def wanted(self) -> bool:
-            self.asked += 1
-            if self.asked == 11:
-                raise Killed
-            return False
-
     with pytest.raises(Killed):
-        pretrain(parts, stop=Kill())
+        pretrain(parts, stop=KillAt(11))
     assert open_checkpoint(parts.out).step == 8
     pretrain(parts)
     assert losses(parts) == losses(whole)
@@ -341,21 +343,8 @@ def test_a_kill_before_the_first_checkpoint_begins_anew(make_run: MakeRun) -> No
     """The log holds every step once."""
     run = make_run()
 
-    class Killed(BaseException):
-        """As by kill -9."""
-
-    class Kill(Stop):
-        asked = 0
-
-        @property
-        def wanted(self) -> bool:
-            self.asked += 1
-            if self.asked == 6:
-                raise Killed
-            return False
-
     with pytest.raises(Killed):
-        pretrain(run, stop=Kill())
+        pretrain(run, stop=KillAt(6))
     pretrain(run)
     assert [e["step"] for e in read_log(run.out, "train")] == list(range(1, 13))
 
