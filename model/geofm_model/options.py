@@ -144,6 +144,7 @@ def _parser(command: str, description: str, epilog: str | None = None) -> Argume
 
 
 def _made(parser: ArgumentParser, argv: Sequence[str], command: str, kind: type[Options]) -> Options:
+    _refuse_twice(argv)
     try:
         made = parser.instantiate(parser.parse_args(list(argv)))
         return kind(**{name: made[name] for name in get_type_hints(kind)})
@@ -151,6 +152,14 @@ def _made(parser: ArgumentParser, argv: Sequence[str], command: str, kind: type[
         raise OptionError(f"{_plain(str(error))} (see {PROGRAM} {command} --help)") from error
     except (TypeError, ValueError) as error:  # a rule of the settings themselves
         raise OptionError(f"{error} (see {PROGRAM} {command} --help)") from error
+
+
+def _refuse_twice(argv: Sequence[str]) -> None:
+    """The last one would win without a word."""
+    names = [word.partition("=")[0] for word in argv if word.startswith("--")]
+    twice = [name for name in names if names.count(name) > 1 and name != "--config" and not name.endswith("+")]
+    if twice:
+        raise OptionError(f"{twice[0]} is given twice: give it once; several values are written {twice[0]}=[A,B]")
 
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:

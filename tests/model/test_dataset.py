@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +176,19 @@ def test_samples_that_cannot_be_used_are_refused(dataset: Path, harm: str) -> No
         pq.write_table(table.set_column(3, "weight", pa.array(values)), file)
     with pytest.raises(StoreError, match=r"samples\.parquet .*restore it"):
         Loader(dataset, batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.write_text(""), "is a file"),
+        (lambda path: path.mkdir(), "holds no store"),
+        (lambda path: (path.mkdir(), (path / "a.tif").write_bytes(b"")), "geofm-sample import makes one"),
+    ],
+)
+def test_what_is_no_dataset_is_told_apart(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
+    """A slip of the path, a file, an empty folder, a folder of images."""
+    make(tmp_path / "place")
+    with pytest.raises(StoreError, match=message):
+        open_dataset(tmp_path / "place")

@@ -71,7 +71,7 @@ def _waves(files: Files, listed: int) -> list[int]:
     where, last = files.where, max([*found, listed])
     if not last:
         raise StoreError(
-            f"{where} holds no store: give a dataset folder of geofm-sample (it has a store.zarr) or a store"
+            f"{where} {_why_not(where)}: give a dataset folder of geofm-sample (it has a store.zarr) or a store"
         )
     if lost := [_store_name(wave) for wave in range(1, last + 1) if wave not in found]:
         why = f"whose samples {NAME} lists" if listed == last else f"but a later wave, {_store_name(last)}"
@@ -79,6 +79,16 @@ def _waves(files: Files, listed: int) -> list[int]:
             f"{where} has no {', '.join(lost)}, {why}: restore it from a copy, or give the stores that you want by name"
         )
     return found
+
+
+def _why_not(where: str) -> str:
+    """What is at a path that is no dataset."""
+    path = Path(where)
+    if "://" in where or path.is_dir():
+        images = "://" not in where and any(path.glob("*.tif*"))
+        return "holds images, no store (geofm-sample import makes one of them)" if images else "holds no store"
+    several = ", and several are written [A,B]" if "," in where else ""
+    return ("is a file" if path.exists() else "does not exist") + several
 
 
 def _store_name(wave: int) -> str:

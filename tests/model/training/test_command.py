@@ -79,6 +79,7 @@ def test_a_printed_configuration_is_one_that_can_be_read(capsys: pytest.CaptureF
         (["--config", "mae_nano.yaml", *NEEDED, "--task.masking=rows"], "masking must be one of random, space"),
         (["--config", "mae_nano.yaml", *NEEDED, "--task.rato=0.5"], "task.rato"),
         (["--config", "mae_nano.yaml", *NEEDED, "--step=5"], "step"),
+        (["--config", "mae_nano.yaml", *NEEDED, "--data.store=T"], "--data.store is given twice"),
         (["--config", "mae_nano.yaml", *NEEDED, "--model.encoder.heads=5"], "multiple of 16 and of its heads"),
         (["--config", "mae_nano.yaml", *NEEDED, "--model.encoder.patching.size=0"], "a patch needs pixels"),
         (["--config", "mae_nano.yaml", *NEEDED, "--model.decoder.depth=-2"], "the decoder needs a depth"),
