@@ -52,7 +52,7 @@ def test_all_waves_of_a_dataset_are_one(dataset: Path) -> None:
     loader = Loader(dataset, batch_size=4, epochs=1)
     assert set(loader.members.store.tolist()) == {0, 1}
     assert len(keys(list(loader))) == len(loader.members)
-    with pytest.raises(StoreError, match="holds no store"):
+    with pytest.raises(StoreError, match="does not exist"):
         Loader(dataset.parent / "nothing", batch_size=4)
 
 
