@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 from obstore.store import HTTPStore, S3Store
 from servers.loopback import Loopback, Reply, Request, serving
 from servers.maps import folder_app
@@ -108,6 +110,33 @@ def test_of_a_large_table_only_the_columns_needed_are_read(dataset: Path, served
     assert sum(stop - first for first, stop in (request.span for request in asked if request.span)) < 100_000
     assert loader.members.digest == Loader(dataset, batch_size=4, weighting="design").members.digest
     assert stratum_names(served.url) == {}
+
+
+def test_a_bucket_streams_as_the_folder_does(dataset: Path, no_proxy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 with keys from the environment: waves, weights, samples and their order are the same, or it is an error."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        keys_of = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "word", "AWS_REGION": "us-east-1"}
+        for name, value in {**keys_of, "AWS_ENDPOINT": f"http://{host}:{port}", "AWS_ALLOW_HTTP": "true"}.items():
+            monkeypatch.setenv(name, value)
+        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        client.create_bucket(Bucket="bucket")
+        for path in dataset.rglob("*"):
+            if path.is_file():
+                client.upload_file(str(path), "bucket", f"out/{path.relative_to(dataset)}")
+        here, there = (
+            Loader(place, batch_size=4, epochs=1, weighting="design") for place in (dataset, "s3://bucket/out")
+        )
+        for one, two in zip(here, there, strict=True):
+            assert keys([one]) == keys([two])
+            assert torch.equal(one.image, two.image)
+            assert torch.equal(one.weight, two.weight)
+        with pytest.raises(StoreError):
+            Store.open("s3://bucket/nothing")
+    finally:
+        server.stop()
 
 
 def test_https_is_read_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:

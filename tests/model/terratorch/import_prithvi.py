@@ -15,8 +15,8 @@ from types import ModuleType
 
 import torch
 
-_PACKAGES = ("terratorch", "terratorch.models", "terratorch.models.backbones", "terratorch.datasets",
-             "terratorch.registry")  # fmt: skip
+_PARTS = ("models", "models.backbones", "datasets", "registry")
+_PACKAGES = ("terratorch", *(f"terratorch.{part}" for part in _PARTS))
 _OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # lives as long as the process
 
 
