@@ -43,7 +43,9 @@ def load_model(folder: str | Path) -> tuple[MaskedAutoencoder, Description]:
     """The network of a folder, on the CPU, and its description; ValueError names what is not as it should be."""
     state, description = _read(folder)
     if description.decoder is None:
-        raise ValueError(f"{folder} has an encoder alone, which predicts nothing: give a whole network (in Python: load_encoder)")
+        raise ValueError(
+            f"{folder} has an encoder alone, which predicts nothing: give a whole network (in Python: load_encoder)"
+        )
     with torch.device("meta"):
         model = MaskedAutoencoder(description.encoder, description.decoder)
     _load(model, state, folder)
