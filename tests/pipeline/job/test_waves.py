@@ -174,13 +174,13 @@ def test_a_wave_stopped_anywhere_continues_to_the_same_bytes(
     class StoppedError(GeofmError):
         exit_code = 4
 
-    for stage in ("make_response", "write", "publish", "verify_dataset"):
+    for stage in ("make_response", "write", "publish", "verify"):
         with monkeypatch.context() as patched:
             original = getattr(job, stage)
 
             def stop(*args: object, _original: object = original, _at: str = stage, **options: object) -> object:
                 assert callable(_original)
-                if _at in ("publish", "verify_dataset"):
+                if _at in ("publish", "verify"):
                     _original(*args, **options)
                 raise StoppedError("stopped on purpose")
 
