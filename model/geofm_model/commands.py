@@ -10,6 +10,7 @@ from pathlib import Path
 from geofm_model.evaluation.pictures import curves_picture, save_png
 from geofm_model.exchange import save_model, write_prithvi
 from geofm_model.loading import open_dataset
+from geofm_model.models import MaskedAutoencoder
 from geofm_model.options import parse_curves, parse_export, parse_pretraining, parse_reconstruction
 from geofm_model.store import Store
 from geofm_model.training.checkpoints import CheckpointWriteError
@@ -20,7 +21,7 @@ from geofm_model.training.progress import Progress
 from geofm_model.training.reconstruction import batch_of, reconstruct_batch, save
 from geofm_model.training.runlog import read_log
 from geofm_model.training.stopping import listening
-from geofm_model.training.trained import load_trained
+from geofm_model.training.trained import load_trained, load_weights
 
 Done = tuple[int, str]
 """Exit code, and what goes to stdout."""
@@ -30,10 +31,10 @@ USER_ERRORS = (ValueError, IndexError, TrainingError, CheckpointWriteError, OSEr
 
 def pretrain(argv: Sequence[str], environment: Mapping[str, str]) -> Done:
     """Train, or go on with a run."""
-    settings = parse_pretraining(argv or ["--help"])
+    settings = parse_pretraining(argv)
     ranks = Ranks.of(environment)
     progress = Progress(sys.stderr)
-    with listening(says=ranks.main) as stop, joined(ranks, ranks.device(settings.device)):
+    with joined(ranks, ranks.device(settings.device)), listening(says=ranks.main) as stop:
         outcome = train(settings, ranks=ranks, progress=progress, stop=stop)
     code = 128 + (stop.signal or 15) if outcome == "interrupted" else 0
     return code, settings.out if ranks.main else ""
@@ -41,7 +42,7 @@ def pretrain(argv: Sequence[str], environment: Mapping[str, str]) -> Done:
 
 def reconstruct(argv: Sequence[str], environment: Mapping[str, str]) -> Done:
     """Hide patches of some samples and draw the prediction."""
-    wanted = parse_reconstruction(argv or ["--help"])
+    wanted = parse_reconstruction(argv)
     trained = load_trained(wanted.network, wanted.weights)
     store = _one_store(wanted.store)
     changes = {name: getattr(wanted, name) for name in ("ratio", "masking", "dates", "size", "drop_bands")}
@@ -72,7 +73,7 @@ def _one_store(place: str) -> Store:
 
 def curves(argv: Sequence[str], environment: Mapping[str, str]) -> Done:
     """Draw the losses of some runs."""
-    wanted = parse_curves(argv or ["--help"])
+    wanted = parse_curves(argv)
     names = [Path(run).name for run in wanted.runs]
     alike = len(set(names)) < len(names)
     logs = {run if alike else name: read_log(run) for run, name in zip(wanted.runs, names, strict=True)}
@@ -82,10 +83,10 @@ def curves(argv: Sequence[str], environment: Mapping[str, str]) -> Done:
 
 def export(argv: Sequence[str], environment: Mapping[str, str]) -> Done:
     """Write weights for others."""
-    wanted = parse_export(argv or ["--help"])
-    trained = load_trained(wanted.network, wanted.weights)
-    part = trained.model.encoder if wanted.part == "encoder" else trained.model
-    description = trained.description if wanted.part == "whole" else replace(trained.description, decoder=None)
+    wanted = parse_export(argv)
+    model, description = load_weights(wanted.network, wanted.weights)
+    if wanted.part == "encoder" and isinstance(model, MaskedAutoencoder):
+        model, description = model.encoder, replace(description, decoder=None)
     write = write_prithvi if wanted.format == "prithvi" else save_model
-    write(Path(wanted.out), part, description)
+    write(Path(wanted.out), model, description)
     return 0, wanted.out

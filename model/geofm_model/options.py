@@ -6,9 +6,10 @@ file; a file of that name in the current folder comes before it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, TypeVar, get_type_hints
@@ -21,15 +22,15 @@ from jsonargparse import (
 )
 
 from geofm_model.models import Masking
+from geofm_model.option_files import OptionFile, read_option_file
+from geofm_model.option_names import OptionError, OptionNames
+from geofm_model.option_words import Finding
 from geofm_model.training.settings import Pretraining
 from geofm_model.training.trained import Weights
 
 PROGRAM = "geofm-train"
+Command = Literal["pretrain", "reconstruct", "curves", "export"]
 Options = TypeVar("Options")
-
-
-class OptionError(ValueError):
-    """An option that cannot be right; the message names it, its value and the rule."""
 
 
 def recipes() -> dict[str, Path]:
@@ -46,17 +47,10 @@ def parse_pretraining(argv: Sequence[str]) -> Pretraining:
     OptionError
         With the option, its value and the rule.
     SystemExit
-        After --help or --print_config.
+        After --help or --print_config; without any option its code is 2, and the help stands on stderr: a script that
+        has lost its words has not done what it was for.
     """
-    parser = _parser(
-        "pretrain",
-        "Pre-train a masked autoencoder on stores of geofm-sample. The same command continues a run.",
-        f"Recipes for --config: {', '.join(recipes())}. Several GPUs: torchrun --nproc-per-node=N -m geofm_model "
-        "pretrain … (docs/pretraining.md)",
-    )
-    parser.add_argument("--config", action=ActionConfigFile, help="a recipe, or a YAML file of these options")
-    parser.add_class_arguments(Pretraining, nested_key=None, fail_untyped=True)
-    return _made(parser, _with_recipe(argv), "pretrain", Pretraining)
+    return _parsed(_with_recipe(argv), "pretrain", Pretraining)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +102,7 @@ class ExportOptions:
     format: Literal["geofm", "prithvi"] = "geofm"
     """safetensors and config.json of our own, or a .pt with Prithvi's names that TerraTorch reads."""
     part: Literal["whole", "encoder"] = "whole"
-    """The encoder alone, or the decoder with it."""
+    """The encoder alone, or the decoder with it where there is one."""
     weights: Weights = "best"
     """Of a run: the moving `average`, the `last` ones, or the `best`: the average where there is one."""
 
@@ -128,30 +122,76 @@ def parse_export(argv: Sequence[str]) -> ExportOptions:
     return _parsed(argv, "export", ExportOptions)
 
 
-def _parsed(argv: Sequence[str], command: str, kind: type[Options]) -> Options:
+def _parsed(argv: Sequence[str], command: Command, kind: type[Options]) -> Options:
     """Options of a command from its dataclass."""
-    doc = (kind.__doc__ or "").strip()
-    parser = _parser(command, doc)
-    parser.add_class_arguments(kind, nested_key=None, fail_untyped=True)
-    return _made(parser, argv, command, kind)
-
-
-def _parser(command: str, description: str, epilog: str | None = None) -> ArgumentParser:
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help says what the fields' docstrings say
-    return ArgumentParser(
-        prog=f"{PROGRAM} {command}", description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False
-    )
-
-
-def _made(parser: ArgumentParser, argv: Sequence[str], command: str, kind: type[Options]) -> Options:
-    _refuse_twice(argv)
+    parser = parser_of(command)
+    if not argv:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    names, read = OptionNames.of(kind), list[OptionFile]()
+    finding = Finding(names=names, words=argv, files=read, refused=partial(_refused, parser))
     try:
+        _refuse_twice(argv)
+        read += _files(argv, names)
         made = parser.instantiate(parser.parse_args(list(argv)))
         return kind(**{name: made[name] for name in get_type_hints(kind)})
     except ArgumentError as error:
-        raise OptionError(f"{_plain(str(error))} (see {PROGRAM} {command} --help)") from error
+        said = finding.explained(str(error))
     except (TypeError, ValueError) as error:  # a rule of the settings themselves
-        raise OptionError(f"{error} (see {PROGRAM} {command} --help)") from error
+        said = finding.placed(str(error))
+    raise OptionError(f"{said} (see {PROGRAM} {command} --help)")
+
+
+def parser_of(command: Command) -> ArgumentParser:
+    """The parser of a command, one option per field of its settings, explained by the sentence under it."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    kind = _KINDS[command]
+    of_files = command == "pretrain"  # the others have a few options only
+    parser = ArgumentParser(
+        prog=f"{PROGRAM} {command}",
+        description=_PRETRAIN if of_files else (kind.__doc__ or "").strip(),
+        epilog=_epilog() if of_files else None,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    if of_files:
+        parser.add_argument("--config", action=ActionConfigFile, help="a recipe, or a YAML file of these options")
+    parser.add_class_arguments(kind, nested_key=None, fail_untyped=True)
+    return parser
+
+
+_KINDS: Mapping[Command, type] = {
+    "pretrain": Pretraining,
+    "reconstruct": ReconstructionOptions,
+    "curves": CurvesOptions,
+    "export": ExportOptions,
+}
+_PRETRAIN = "Pre-train a masked autoencoder on stores of geofm-sample. The same command continues a run."
+
+
+def _epilog() -> str:
+    return (
+        f"Recipes for --config: {', '.join(recipes())}. Several GPUs: torchrun --nproc-per-node=N -m geofm_model "
+        "pretrain … (docs/pretraining.md)"
+    )
+
+
+def _files(argv: Sequence[str], names: OptionNames) -> Iterator[OptionFile]:
+    """The files that are named for all options, or for those of a section."""
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = word.removeprefix("--").partition("=")
+        value = value if equals else following
+        of_files = word.startswith("--") and (name == "config" or name in names.sections)
+        if of_files and value and not value.startswith("--"):
+            yield read_option_file(value, names, section="" if name == "config" else name)
+
+
+def _refused(parser: ArgumentParser, file: OptionFile, name: str) -> bool:
+    try:
+        parser.parse_args([file.word])
+    except ArgumentError as error:
+        return f'Parser key "{name}"' in str(error)
+    return False
 
 
 def _refuse_twice(argv: Sequence[str]) -> None:
@@ -188,25 +228,10 @@ _HARMLESS = ("--config", "--print_config", "--help")
 
 def _resolved(name: str) -> str:
     known = recipes()
+    if not name or name.startswith("--"):
+        raise OptionError(f"--config names no file: give one, or a recipe ({', '.join(known)})")
     if Path(name).expanduser().exists() or name not in known:
         if "/" not in name and not Path(name).exists():
             raise OptionError(f"--config {name} is no file, and no recipe: recipes are {', '.join(known)}")
         return name
     return str(known[name])
-
-
-_KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
-_TYPE_ERROR = re.compile(
-    r"""Parser key "([\w.]+)": .*?(?:<class '(\w+)'>|typing\.Literal\[(.*?)\]).*?(?:Got|Given) value: (.*)"""
-)
-
-
-def _plain(message: str) -> str:
-    """jsonargparse's message in one line, with the option's own name and without Python's classes."""
-    line = " ".join(message.split())
-    found = _TYPE_ERROR.match(line)
-    if found is None:
-        return line
-    name, kind, choices, value = found.groups()
-    wanted = _KINDS.get(kind, kind) if kind else f"one of {choices.replace(chr(39), '')}"
-    return f"--{name} must be {wanted}, got {value}"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from geofm_pipeline import commands
 from geofm_pipeline.addresses import shown_in
-from geofm_pipeline.errors import INTERRUPTED, GeofmError
-from geofm_pipeline.options import PROGRAM, parse_options
+from geofm_pipeline.errors import INTERRUPTED, GeofmError, InputError
+from geofm_pipeline.options import PROGRAM, main_parser, parse_options
 from geofm_pipeline.progress import Progress
 
 
@@ -40,7 +40,10 @@ def run(argv: Sequence[str]) -> int:
 
 def _dispatch(argv: list[str], progress: Progress) -> int:
     """The main job needs no subcommand; the others are named by the first word."""
-    name, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if not argv:  # a script that has lost its words has not done what it was for
+        progress.say(main_parser().format_help().rstrip())
+        return InputError.exit_code
+    name, rest = argv[0], argv[1:]
     match name:
         case "verify":
             return commands.verify(rest, progress)
@@ -54,7 +57,7 @@ def _dispatch(argv: list[str], progress: Progress) -> int:
             return commands.simulate(rest, progress)
         case "import":
             return commands.import_images(rest, progress)
-    config = parse_options(argv or ["--help"])
+    config = parse_options(argv)
 
     from geofm_pipeline.job import run_job  # imports Dask and xarray: --help should not wait for them
 

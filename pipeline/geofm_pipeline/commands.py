@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from geofm_pipeline.addresses import shown_in
 from geofm_pipeline.errors import InputError
-from geofm_pipeline.options import PROGRAM, parse_import_options
+from geofm_pipeline.options import PROGRAM, import_parser, parse_import_options
 from geofm_pipeline.progress import Progress
 
 
@@ -132,7 +132,9 @@ def simulate(argv: Sequence[str], progress: Progress) -> int:
 
 def import_images(argv: Sequence[str], progress: Progress) -> int:
     """`geofm-sample import`: write a user's own images as a dataset; prints its folder on stdout."""
-    config = parse_import_options(argv or ["--help"])
+    if not argv:
+        progress.say(import_parser().format_usage().rstrip())
+    config = parse_import_options(argv)
 
     from geofm_pipeline.importing.job import run_import  # imports rasterio and pyarrow: --help should not wait for them
 

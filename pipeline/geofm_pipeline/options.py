@@ -24,6 +24,8 @@ from geofm_pipeline.access.local import local_path
 from geofm_pipeline.config import SampleConfig
 from geofm_pipeline.errors import InputError
 from geofm_pipeline.importing.config import ImportConfig
+from geofm_pipeline.importing.quoting import check_quotes, join_numbers
+from geofm_pipeline.importing.words import nearest
 
 PROGRAM = "geofm-sample"
 
@@ -47,7 +49,8 @@ def parse_import_options(argv: Sequence[str]) -> ImportConfig:
 
     Paths become absolute, so that a later run elsewhere means the same files.
     """
-    values = _parsed(import_parser(), ImportConfig, argv)
+    check_quotes(argv)
+    values = _parsed(import_parser(), ImportConfig, join_numbers(argv))
     for name in ("images", "mask"):
         if values[name] is not None and str(values[name]).strip():
             values[name] = _absolute(str(values[name]))
@@ -59,7 +62,7 @@ def _parsed(parser: ArgumentParser, kind: type, argv: Sequence[str]) -> dict[str
     try:
         found = parser.parse_args(list(argv))
     except ArgumentError as error:
-        raise InputError(f"{_plain(str(error))} (see {parser.prog} --help)") from error
+        raise InputError(f"{_plain(str(error))}{_meant_option(str(error), kind)} (see {parser.prog} --help)") from error
     values = {field.name: getattr(found, field.name) for field in dataclasses.fields(kind)}
     for field in dataclasses.fields(kind):
         if field.type == "bool" and not isinstance(values[field.name], bool):
@@ -130,8 +133,10 @@ def import_parser() -> ArgumentParser:
     return _parser(
         ImportConfig,
         prog=f"{PROGRAM} import",
-        description="Write images of your own (GeoTIFFs or what else GDAL reads) as a verified Zarr training store.",
-        epilog="docs/cli.md has worked examples: stacks of bands, a file per band with cloud masks, tables.",
+        description="Write images of your own (GeoTIFFs or what else GDAL reads) as a verified Zarr training store: "
+        f"{PROGRAM} import --images 'scenes/{{place}}_{{date}}.tif' --out mine",
+        epilog="docs/cli.md has worked examples: stacks of bands, a file per band with cloud masks, tables. "
+        "Exit codes are there, too.",
     )
 
 
@@ -170,12 +175,25 @@ _TYPE_ERROR = re.compile(
 def _plain(message: str) -> str:
     """jsonargparse's message in one line, with the option's own name and without Python's classes."""
     line = " ".join(message.split())
+    required = re.match(r"the following arguments are required: (.*)", line)
+    if required is not None:
+        return f"{' and '.join('--' + name.replace('_', '-') for name in required[1].split(', '))} must be given"
     found = _TYPE_ERROR.match(line)
     if found is None:
         return line
     name, kind, choices, value = found.groups()
     wanted = _KINDS.get(kind, kind) if kind else f"one of {choices.replace(chr(39), '')}"
     return f"--{name.replace('_', '-')} must be {wanted}, got {value}"
+
+
+def _meant_option(message: str, kind: type) -> str:
+    """`; did you mean --chip-size?` behind a message about an option that no field of a configuration has."""
+    wrong = re.search(r"unrecognized arguments: --([\w-]+)|Option '(\w+)' is not accepted", message)
+    if wrong is None:
+        return ""
+    names = [field.name.replace("_", "-") for field in dataclasses.fields(kind)]
+    near = nearest((wrong[1] or wrong[2]).replace("_", "-"), names)
+    return f"; did you mean --{near}?" if near is not None else ""
 
 
 def _join_negative_values(argv: Sequence[str]) -> list[str]:

@@ -1,13 +1,15 @@
 """Time of a training step of our masked autoencoder beside TerraTorch's PrithviMAE, on the CPU.
 
-    python tests/benchmarks/step_time.py [--sizes nano tiny 100M] [--rounds 7] [--threads N] [--json FILE]
+    python tests/benchmarks/step_time.py [--sizes nano tiny 100M] [--rounds 5] [--processes 3] [--threads N]
+        [--without-adamw] [--peer-prepared] [--json FILE]
 
 Same shapes, parameters, images, threads, torch and optimizer. A step goes from a normalised image [b, …] through the
 mask, loss and gradients (forward and backward), and with fused AdamW where so named; in float32 and under bfloat16
-autocast. Both sides are fresh processes per cell that wait for each other: after warming up each runs a few steps in
-turn, who begins changes every round, figures are medians of all steps; on a busy machine the fastest steps and CPU time
-tell more. Memory is the peak above what stood after the imports. TerraTorch comes from a folder of packages that is
-installed when it is missing.
+autocast. Both sides are fresh processes that wait for each other, several pairs per cell: after warming up each runs a
+few steps in turn, who begins changes every round, figures are medians of all steps; on a busy machine the fastest steps
+and CPU time tell more. Ours keeps freed memory and asks for huge pages, as geofm-train does; with --peer-prepared so
+does TerraTorch's process. Memory is the peak above what stood after the imports. TerraTorch comes from a folder of
+packages that is installed when it is missing.
 """
 
 from __future__ import annotations
@@ -28,6 +30,12 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "model" / "terratorch"))
 
 SIDES = ("ours", "terratorch")
+PREPARED = {
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+"""What geofm-train does for its memory, as an environment."""
 TARGET = 0.95
 
 
@@ -98,50 +106,61 @@ class Side:
         self.process.communicate()
 
 
-def measured(shape: Shape, cell: dict[str, object], rounds: int, peer: dict[str, str]) -> dict[str, dict[str, float]]:
-    """Figures of both sides."""
-    with Side("ours", dict(os.environ), cell) as ours, Side("terratorch", peer, cell) as theirs:
-        assert ours.facts["parameters"] == theirs.facts["parameters"], (ours.facts, theirs.facts)
-        for turn in range(rounds):
-            for side in (ours, theirs) if turn % 2 else (theirs, ours):
-                side.run(shape.steps)
-        found = {}
-        for name, side in zip(SIDES, (ours, theirs), strict=True):
-            seconds = sorted(side.seconds)
-            found[name] = {
-                "seconds": median(seconds),
-                "fastest": seconds[0],
-                "cpu_seconds": median(side.cpu_seconds),
-                "peak_mb": side.ask({"steps": 0})["peak_mb"],
-                "parameters": side.facts["parameters"],
-            }
-        return found
+def measured(shape: Shape, cell: dict[str, object], options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Figures of both sides, over several pairs of fresh processes: where memory lies changes a process's pace by some
+    per cent for as long as it lives.
+    """
+    from environment import beside, terratorch_packages
+
+    peer = beside(terratorch_packages()) | (PREPARED if options.peer_prepared else {})
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    cpu_seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    peaks: dict[str, list[float]] = {side: [] for side in SIDES}
+    for _ in range(options.processes):
+        with Side("ours", dict(os.environ), cell) as ours, Side("terratorch", peer, cell) as theirs:
+            assert ours.facts["parameters"] == theirs.facts["parameters"], (ours.facts, theirs.facts)
+            for turn in range(options.rounds):
+                for side in (ours, theirs) if turn % 2 else (theirs, ours):
+                    side.run(shape.steps)
+            for name, side in zip(SIDES, (ours, theirs), strict=True):
+                seconds[name] += side.seconds
+                cpu_seconds[name] += side.cpu_seconds
+                peaks[name].append(side.ask({"steps": 0})["peak_mb"])
+    return {
+        name: {
+            "seconds": median(seconds[name]),
+            "fastest": min(seconds[name]),
+            "cpu_seconds": median(cpu_seconds[name]),
+            "peak_mb": max(peaks[name]),
+        }
+        for name in SIDES
+    }
 
 
 def main() -> None:
-    from environment import beside, terratorch_packages
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="*", choices=SHAPES, default=["nano", "tiny", "100M"])
     parser.add_argument("--dtypes", nargs="*", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=3, help="pairs of fresh processes for each cell")
+    parser.add_argument("--without-adamw", action="store_true", help="forward and backward alone")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--peer-prepared", action="store_true", help="TerraTorch's memory is as ours")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    peer = beside(terratorch_packages())
     rows = []
     print(
         f"{'':28} ours ms  terratorch ms  ratio (target {TARGET})  of fastest  of CPU time  peak MB of both", flush=True
     )
     for size in options.sizes:
         for dtype in options.dtypes:
-            for optimizer in (False, True):
+            for optimizer in (False,) if options.without_adamw else (False, True):
                 cell = {**asdict(SHAPES[size]), "dtype": dtype, "optimizer": optimizer, "threads": options.threads}
-                found = measured(SHAPES[size], cell, options.rounds, peer)
+                found = measured(SHAPES[size], cell, options)
                 rows.append({"size": size, **cell, **found})
                 show(f"{size} {dtype} {'with AdamW' if optimizer else ''}", found)
     if options.json:
-        options.json.write_text(json.dumps({"rounds": options.rounds, "cells": rows}))
+        options.json.write_text(json.dumps({"rounds": options.rounds, "processes": options.processes, "cells": rows}))
 
 
 def show(name: str, found: dict[str, dict[str, float]]) -> None:

@@ -1,4 +1,4 @@
-"""Our side of step_time.py: as in training, with the pixels' validity, which TerraTorch knows nothing of."""
+"""Our side of step_time.py: as geofm-train does it, with the pixels' validity, which TerraTorch knows nothing of."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from geofm_model.models import (
     patches,
     plan_mask,
 )
+from geofm_model.training.allocator import prepare_memory
 from geofm_model.training.masked import usable_tokens
 
 
@@ -44,4 +45,5 @@ def build(cell: dict[str, Any]) -> tuple[MaskedAutoencoder, Callable[[Tensor], T
 
 
 if __name__ == "__main__":
+    prepare_memory()
     serve(build, (0, 1, 2, 3, 4))

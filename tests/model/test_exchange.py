@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -340,6 +341,24 @@ def test_nothing_is_overwritten_and_nothing_half_written(tmp_path: Path) -> None
     with pytest.raises(TypeError):
         save_model(tmp_path / "other", model, unwritable)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("write", [save_model, write_prithvi])
+def test_where_nothing_can_be_written_it_is_said(tmp_path: Path, write: Callable[..., None]) -> None:
+    """Below a file, or on a disk that is full: one sentence, and no trace."""
+    description = described()
+    model = network(description)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/out cannot be written .* choose another folder"):
+        write(tmp_path / "file" / "out", model, description)
+    usual, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most))
+    try:
+        with pytest.raises(ValueError, match=r"out cannot be written .*: make room"):
+            write(tmp_path / "out", model, description)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (usual, most))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_description_belongs_to_its_network(tmp_path: Path) -> None:

@@ -170,12 +170,32 @@ def test_positions_belong_to_no_model() -> None:
     assert other.to("meta")(vectors.bfloat16().to("meta"), GRID, plan_on(plan, "meta")).shape == first.shape
 
 
+@pytest.mark.parametrize("samples", [1, 3])
+def test_chosen_values_are_those_at_their_places(samples: int) -> None:
+    """As numpy's take_along_axis; values of one sample are everybody's; gradients come back to where values were."""
+    values = torch.randn(samples, 10, 4, requires_grad=True)
+    places = torch.from_numpy(np.random.default_rng(0).integers(0, 10, (3, 7)))
+    found = chosen(values, places)
+    wanted = np.take_along_axis(
+        np.broadcast_to(values.detach().numpy(), (3, 10, 4)), places.numpy()[..., None].repeat(4, axis=2), axis=1
+    )
+    np.testing.assert_array_equal(found.detach().numpy(), wanted)
+    found.sum().backward()
+    counts = np.stack([np.bincount(row, minlength=10) for row in places.numpy()])
+    assert values.grad is not None
+    np.testing.assert_array_equal(
+        values.grad[..., 0].numpy(), counts if samples == 3 else counts.sum(axis=0, keepdims=True)
+    )
+
+
 def test_a_wrong_shape_is_refused() -> None:
     """In these tests: axes of one name have one length, and types are those that annotations say."""
     values, places = torch.randn(2, 60, 4), torch.zeros(2, 15, dtype=torch.int64)
-    for wrong in (places[:1], places.int(), places[..., None]):
+    for wrong in (places.int(), places[..., None]):
         with pytest.raises(TypeCheckError, match="places"):
             chosen(values, wrong)
+    with pytest.raises(ValueError, match="places of 1 samples need values of as many, or of one for all, got 2"):
+        chosen(values, places[:1])
     with pytest.raises(TypeCheckError, match="hidden"):
         MaskPlan(seen=places, hidden=places[:1])
     with pytest.raises(TypeCheckError, match="vectors"):

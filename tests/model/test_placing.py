@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -114,8 +115,12 @@ def lane(monkeypatch: pytest.MonkeyPatch) -> LateLane:
     def once(device: torch.device) -> Lane:
         return lanes.pop()
 
+    def there(device: torch.device) -> None:
+        """A GPU."""
+
     found = lanes[0]
     monkeypatch.setattr(loader, "cuda_lane", once)
+    monkeypatch.setattr(loader, "check_gpu", there)
     return found
 
 
@@ -159,11 +164,27 @@ def test_what_goes_wrong_ahead_is_raised_in_its_turn(store: Path, tmp_path: Path
     assert stream.state_dict()["consumed"] == 2 * hit
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_there_is_a_message(store: Path) -> None:
-    """When batches are asked for."""
-    with pytest.raises(ValueError, match="torch sees no GPU here"):
-        iter(Loader(store, batch_size=4, device="cuda"))
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        pytest.param(
+            "cuda",
+            "torch sees no GPU here: use device='cpu'",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+        ("cuda:99", "torch sees"),
+        ("gpu", "device must be cpu, cuda or cuda:NUMBER, got 'gpu'"),
+        ("meta", "batches go to cpu or cuda, not to meta"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_at_once(store: Path, device: str, message: str) -> None:
+    """When the loader is made, before a store is opened, a thread is started or a file is left open."""
+    descriptors = Path("/proc/self/fd")
+    before = threading.active_count(), descriptors.is_dir() and len(list(descriptors.iterdir()))
+    for place in (store, "/nowhere"):
+        with pytest.raises(ValueError, match=message):
+            Loader(place, batch_size=4, device=device)
+    assert (threading.active_count(), descriptors.is_dir() and len(list(descriptors.iterdir()))) == before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import numpy as np
@@ -15,16 +18,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from moto.server import ThreadedMotoServer
+from obstore.exceptions import GenericError
 from obstore.store import HTTPStore, S3Store
 from servers.loopback import Loopback, Reply, Request, serving
 from servers.maps import folder_app
 
-from geofm_model import Store, StoreError
+from geofm_model import Store, StoreError, files
+from geofm_model.faults import cause_of
 from geofm_model.files import ObjectFiles
 from geofm_model.loading import Loader, stratum_names
 
 from .conftest import MakeStore
 from .streaming import keys, write_dataset
+
+if TYPE_CHECKING:
+    from obstore.store import BackoffConfig
 
 
 @pytest.fixture
@@ -90,6 +98,30 @@ def test_a_network_that_fails_is_an_error_without_secrets(
         list(loader)
 
 
+def test_a_place_that_has_answered_is_waited_for(
+    dataset: Path, no_proxy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that fails twenty times in a row ends no run that has begun; one that never answered is soon told."""
+    pause: BackoffConfig = {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=20)}
+    monkeypatch.setattr(files, "_HASTE", {**files._HASTE, "backoff": pause})
+    monkeypatch.setattr(files, "_PATIENCE", {**files._PATIENCE, "backoff": pause})
+    app, failures = folder_app(dataset), [20]
+
+    def failing(request: Request) -> Reply:
+        failures[0] -= 1
+        return Reply(status=503) if failures[0] >= 0 else app(request)
+
+    with serving(failing) as server:
+        with pytest.raises(StoreError, match=r"the server fails \(503"):
+            Store.open(f"{server.url}/store.zarr")
+        assert 0 < failures[0] < 20
+        failures[0] = 0
+        store = Store.open(f"{server.url}/store.zarr")
+        failures[0] = 20
+        assert store.sample(int(store.readable[0])).image.any()
+        assert failures[0] < 0
+
+
 @pytest.fixture
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loopback is reached as it is."""
@@ -139,6 +171,84 @@ def test_a_bucket_streams_as_the_folder_does(dataset: Path, no_proxy: None, monk
         server.stop()
 
 
+RUSTS = re.compile(r"Debug source|\bGeneric\b|Error\b|\{|retries|elapsed|secret|password|user:")
+"""What obstore says of itself, and what nobody must read."""
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (
+            "ftp://user:password@host/x?sig=secret",
+            "ftp://host/x begins with ftp://: what can be read is https, http, s3",
+        ),
+        ("s3://", "s3:// names no bucket"),
+        ("https:///x", "https:///x names no host"),
+        ("https://[::1/x", "this is no address (invalid IPv6 address)"),
+        (Path("s3://bucket/x"), "s3:/bucket/x is a path: write an address as text, with two slashes, s3://…"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(address: str | Path, message: str) -> None:
+    """Before anybody is asked; in words, without secrets."""
+    with pytest.raises(StoreError) as caught:
+        Loader(address, batch_size=4)
+    assert message in str(caught.value)
+    assert not RUSTS.search(str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "zarr.json cannot be read: the server asks for a login (401)"),
+        (403, "holds no store, or the server refuses it (403; check credentials"),
+        (404, "holds no store: give a dataset folder"),
+        (418, "zarr.json cannot be read: the server answers 418 I'm a teapot: check the address"),
+    ],
+)
+def test_what_a_server_answers_is_said_in_words(no_proxy: None, status: int, message: str) -> None:
+    """What is missing and what to do, never obstore's own text, which has the whole address in it."""
+    with serving(lambda request: Reply(status=status, body=b"<html>no</html>")) as server:
+        with pytest.raises(StoreError) as caught:
+            Loader(f"{server.url.replace('//', '//user:password@')}/out?sig=secret", batch_size=4)
+        with pytest.raises((StoreError, FileNotFoundError)) as whole:
+            ObjectFiles(f"{server.url.replace('//', '//user:password@')}/out?sig=secret").read("zarr.json")
+    assert message in str(caught.value)
+    for error in (caught, whole):
+        assert not RUSTS.search(str(error.value)), error.value
+
+
+def test_without_credentials_it_is_said_which_are_read(no_proxy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the names of the environment's variables, public data included."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "half of a pair")
+    for name in ("AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_ACCOUNT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(StoreError, match=r"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY .* or AWS_SKIP_SIGNATURE"):
+        Loader("s3://bucket/x", batch_size=4)
+    with pytest.raises(StoreError, match="AZURE_STORAGE_ACCOUNT_NAME"):
+        Loader("az://box/x", batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("inside", "message"),
+    [
+        ('ConnectError("dns error", Custom { error: "failed to lookup" })', "there is no host far.example: check how"),
+        ('ConnectError("tcp connect error", Os { kind: ConnectionRefused })', "nothing listens at far.example"),
+        ("Connect, TimedOut", "far.example does not answer"),
+        ('ConnectError("x", Custom { error: InvalidCertificate(UnknownIssuer) })', "the certificate of far.example is"),
+        ("inner: BareRedirect", "the bucket is in another region: set AWS_REGION"),
+        ("inner: Os { kind: ConnectionReset }", "the connection breaks off; try later, a run goes on where it was"),
+        ("Server returned non-2xx status code: 503 Slow Down: <x>", "the server fails (503 Slow Down); try later"),
+        ("something quite new", "GET https://far.example/x - something quite new"),
+    ],
+)
+def test_what_a_network_lacks_is_said_in_words(inside: str, message: str) -> None:
+    """By what obstore 0.12 says of each, which waits for seconds before it does."""
+    said = f"Generic S3 error: GET https://user:password@far.example/x?sig=secret - {inside}"
+    cause = cause_of(GenericError(f"{said}\n\nDebug source:\nGeneric {{ {inside} }}"), "s3://b/x")
+    assert message in cause
+    assert not RUSTS.search(cause)
+
+
 def test_https_is_read_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Public buckets need no credentials: an https address is never taken for a service that signs; s3 is."""
     for address in ("https://bucket.s3.amazonaws.com/out", "https://name.blob.core.windows.net/box/out?sig=x"):
@@ -150,7 +260,7 @@ def test_a_fork_that_cannot_read_says_so(served: Loopback, no_proxy: None) -> No
     """A process forked after a read from an address would wait for ever for threads that stayed behind."""
     script = f"""
 import os, sys, warnings
-from geofm_model import Store, StoreError
+from geofm_model import Store, StoreError, files
 warnings.simplefilter("ignore")
 store = Store.open("{served.url}/store.zarr")
 child = os.fork()

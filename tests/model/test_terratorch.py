@@ -107,14 +107,16 @@ def network(description: Description) -> MaskedAutoencoder:
     return model
 
 
-def theirs(packages: Path, folder: Path, task: Case, *, load: bool, gradients: bool = True) -> dict[str, Tensor]:
+def theirs(
+    packages: Path, folder: Path, task: Case, *, load: bool, gradients: bool = True, alone: bool = False
+) -> dict[str, Tensor]:
     """What TerraTorch finds; the weights are in folder/model.pt, before or after."""
     config = config_of(task.description)["pretrained_cfg"]
     assert isinstance(config, dict)
     left_out = {"in_chans", "bands", "mean", "std", "layer_norm_eps", "provenance"}  # its own, or unknown to it
     arguments = {name: value for name, value in config.items() if name not in left_out}
     variant = "prithvi_eo_v2_100_tl" if task.metadata else "prithvi_eo_v1_100"
-    request = {"variant": variant, "arguments": arguments, "load": load, "gradients": gradients}
+    request = {"variant": variant, "arguments": arguments, "load": load, "gradients": gradients, "alone": alone}
     (folder / "request.json").write_text(json.dumps(request))
     save_file(task.tensors(), folder / "input.safetensors")
     done = subprocess.run(
@@ -192,6 +194,19 @@ def test_terratorch_runs_our_weights_alike(packages: Path, tmp_path: Path, name:
     model = network(task.description)
     write_prithvi(tmp_path / "out", model, task.description)
     agree(model, task, theirs(packages, tmp_path / "out", task, load=True))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_terratorch_takes_our_encoder_alone(packages: Path, tmp_path: Path, name: str) -> None:
+    """As a backbone, from a file without a decoder: no complaint, and the same features."""
+    task = CASES[name]()
+    encoder = network(task.description).encoder
+    write_prithvi(tmp_path / "out", encoder, replace(task.description, decoder=None))
+    found = theirs(packages, tmp_path / "out", task, load=True, alone=True)
+    with torch.no_grad():
+        vectors = patches(task.image, encoder.config.patching)
+        features = encoder(vectors, task.description.grid, metadata=task.metadata)
+    close("features", features, found["features"])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -2,9 +2,14 @@
 
 from geofm_model.exchange.bands import select_bands
 from geofm_model.exchange.description import Description
-from geofm_model.exchange.folder import load_encoder, load_model, save_model
+from geofm_model.exchange.folder import load_encoder, load_model, load_network, save_model, with_decoder
 from geofm_model.exchange.prithvi import encoder_from_prithvi, from_prithvi, to_prithvi
-from geofm_model.exchange.prithvi_files import read_prithvi, read_prithvi_encoder, write_prithvi
+from geofm_model.exchange.prithvi_files import (
+    read_prithvi,
+    read_prithvi_encoder,
+    read_prithvi_network,
+    write_prithvi,
+)
 
 __all__ = [
     "Description",
@@ -12,10 +17,13 @@ __all__ = [
     "from_prithvi",
     "load_encoder",
     "load_model",
+    "load_network",
     "read_prithvi",
     "read_prithvi_encoder",
+    "read_prithvi_network",
     "save_model",
     "select_bands",
     "to_prithvi",
+    "with_decoder",
     "write_prithvi",
 ]

@@ -39,47 +39,69 @@ def save_model(folder: str | Path, model: MaskedAutoencoder | Encoder, descripti
         write_json(building / CONFIG, head | description.json())
 
 
-def load_model(folder: str | Path) -> tuple[MaskedAutoencoder, Description]:
-    """The network of a folder, on the CPU, and its description; ValueError names what is not as it should be."""
+def load_network(folder: str | Path) -> tuple[MaskedAutoencoder | Encoder, Description]:
+    """What a folder holds, on the CPU: a masked autoencoder, or an encoder alone where there is no decoder.
+
+    Raises
+    ------
+    ValueError
+        With the name of what is not as it should be.
+    """
     state, description = _read(folder)
     if description.decoder is None:
-        raise ValueError(
-            f"{folder} has an encoder alone, which predicts nothing: give a whole network (in Python: load_encoder)"
-        )
+        return _encoder(state, description, folder), description
     with torch.device("meta"):
         model = MaskedAutoencoder(description.encoder, description.decoder)
     _load(model, state, folder)
     return model, description
 
 
+def load_model(folder: str | Path) -> tuple[MaskedAutoencoder, Description]:
+    """As :func:`load_network`, a masked autoencoder; ValueError where there is an encoder alone."""
+    model, description = load_network(folder)
+    return with_decoder(model, folder), description
+
+
 def load_encoder(folder: str | Path) -> tuple[Encoder, Description]:
     """The encoder of a folder, whether it has a decoder or not."""
     state, description = _read(folder)
-    with torch.device("meta"):
-        model = Encoder(description.encoder)
-    parts = {name.removeprefix("encoder."): value for name, value in state.items() if not name.startswith("decoder.")}
-    _load(model, parts, folder)
-    return model, description
+    return _encoder(state, description, folder), description
+
+
+def with_decoder(model: MaskedAutoencoder | Encoder, place: str | Path) -> MaskedAutoencoder:
+    """The model of a place, once it is known to predict; ValueError where it is an encoder alone."""
+    if isinstance(model, Encoder):
+        raise ValueError(
+            f"{place} has an encoder alone, which predicts nothing: give a whole network (in Python, load_encoder and "
+            "read_prithvi_encoder read it)"
+        )
+    return model
 
 
 @contextmanager
 def new_folder(place: str | Path) -> Iterator[Path]:
-    """A folder to write into, which takes its name when the block ends well and is removed when it does not."""
+    """A folder to write into, which takes its name when the block ends well and is removed when it does not.
+
+    Raises
+    ------
+    ValueError
+        When there is something already, or nothing can be written.
+    """
     folder = Path(place).expanduser()
     if folder.exists():
         raise ValueError(f"{folder} is there already: choose another folder, or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     building = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"
-    building.mkdir()
     try:
+        building.mkdir(parents=True)
         yield building
         for path in (*building.iterdir(), building):
             to_disk(path)
         building.rename(folder)
-    except BaseException:
+        to_disk(folder.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:  # the latter two of those who save tensors
+        raise ValueError(f"{folder} cannot be written ({error}): make room, or choose another folder") from error
+    finally:
         shutil.rmtree(building, ignore_errors=True)
-        raise
-    to_disk(folder.parent)
 
 
 def write_json(path: Path, fields: JsonObject) -> None:
@@ -103,6 +125,14 @@ def _read(place: str | Path) -> tuple[dict[str, Tensor], Description]:
         return load_file(weights), description
     except SafetensorError as error:
         raise ValueError(f"{weights} cannot be read ({error}): get the folder again") from None
+
+
+def _encoder(state: dict[str, Tensor], description: Description, folder: str | Path) -> Encoder:
+    with torch.device("meta"):
+        model = Encoder(description.encoder)
+    parts = {name.removeprefix("encoder."): value for name, value in state.items() if not name.startswith("decoder.")}
+    _load(model, parts, folder)
+    return model
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], folder: str | Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from geofm_model.exchange.description import Description
-from geofm_model.exchange.folder import CONFIG, new_folder, write_json
+from geofm_model.exchange.folder import CONFIG, new_folder, with_decoder, write_json
 from geofm_model.exchange.prithvi import encoder_from_prithvi, from_prithvi, to_prithvi
 from geofm_model.exchange.prithvi_config import config_of, description_of
 from geofm_model.exchange.strict_json import Fields
@@ -21,13 +21,18 @@ WEIGHTS = "model.pt"
 def write_prithvi(folder: str | Path, model: MaskedAutoencoder | Encoder, description: Description) -> None:
     """Write a new folder with `model.pt` and `config.json`; ValueError where there is something already."""
     description.check(model)
+    state = to_prithvi(model, description.grid)
     with new_folder(folder) as building:
-        torch.save(to_prithvi(model, description.grid), building / WEIGHTS)
+        torch.save(state, building / WEIGHTS)
         write_json(building / CONFIG, config_of(description))
 
 
-def read_prithvi(weights: str | Path, *, eps: float | None = None) -> tuple[MaskedAutoencoder, Description]:
-    """The network of a Prithvi file, on the CPU, and its description from the config.json beside it.
+def read_prithvi_network(
+    weights: str | Path, *, eps: float | None = None
+) -> tuple[MaskedAutoencoder | Encoder, Description]:
+    """What a Prithvi file holds, on the CPU, and its description from the config.json beside it.
+
+    That is a masked autoencoder, or an encoder alone where config.json says nothing of a decoder.
 
     Parameters
     ----------
@@ -39,12 +44,20 @@ def read_prithvi(weights: str | Path, *, eps: float | None = None) -> tuple[Mask
     ValueError
         With all that is missing, unexpected or not as described.
     """
-    description = description_of(Fields.read(Path(weights).expanduser().parent / CONFIG), eps)
-    return from_prithvi(_state(Path(weights).expanduser()), description), description
+    path = Path(weights).expanduser()
+    description = description_of(Fields.read(path.parent / CONFIG), eps)
+    read = encoder_from_prithvi if description.decoder is None else from_prithvi
+    return read(_state(path), description), description
+
+
+def read_prithvi(weights: str | Path, *, eps: float | None = None) -> tuple[MaskedAutoencoder, Description]:
+    """As :func:`read_prithvi_network`, a masked autoencoder; ValueError where there is an encoder alone."""
+    model, description = read_prithvi_network(weights, eps=eps)
+    return with_decoder(model, weights), description
 
 
 def read_prithvi_encoder(weights: str | Path, *, eps: float | None = None) -> tuple[Encoder, Description]:
-    """As :func:`read_prithvi`, the encoder alone, of a file with or without a decoder."""
+    """As :func:`read_prithvi_network`, the encoder alone, of a file with or without a decoder."""
     description = description_of(Fields.read(Path(weights).expanduser().parent / CONFIG), eps)
     return encoder_from_prithvi(_state(Path(weights).expanduser()), description), description
 

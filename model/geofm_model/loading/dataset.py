@@ -71,7 +71,7 @@ def _waves(files: Files, listed: int) -> list[int]:
     where, last = files.where, max([*found, listed])
     if not last:
         raise StoreError(
-            f"{where} {_why_not(where)}: give a dataset folder of geofm-sample (it has a store.zarr) or a store"
+            f"{where} {_why_not(files)}: give a dataset folder of geofm-sample (it has a store.zarr) or a store"
         )
     if lost := [_store_name(wave) for wave in range(1, last + 1) if wave not in found]:
         why = f"whose samples {NAME} lists" if listed == last else f"but a later wave, {_store_name(last)}"
@@ -81,11 +81,21 @@ def _waves(files: Files, listed: int) -> list[int]:
     return found
 
 
-def _why_not(where: str) -> str:
-    """What is at a path that is no dataset."""
+def _why_not(files: Files) -> str:
+    """What is at a place that is no dataset."""
+    where = files.where
+    if "://" in where:
+        try:
+            files.read("zarr.json")
+        except ForbiddenError:
+            return (
+                "holds no store, or the server refuses it (403; check credentials, a signed address may have run out)"
+            )
+        except FileNotFoundError:
+            return "holds no store"
     path = Path(where)
-    if "://" in where or path.is_dir():
-        images = "://" not in where and any(path.glob("*.tif*"))
+    if path.is_dir():
+        images = any(path.glob("*.tif*"))
         return "holds images, no store (geofm-sample import makes one of them)" if images else "holds no store"
     several = ", and several are written [A,B]" if "," in where else ""
     return ("is a file" if path.exists() else "does not exist") + several

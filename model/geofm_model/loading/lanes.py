@@ -106,17 +106,18 @@ class _CudaSent:
         return tensors
 
 
-def cuda_lane(device: torch.device) -> CudaLane:
-    """A lane to a GPU, the current one where the device has no index.
-
-    Raises
-    ------
-    ValueError
-        When torch sees no such GPU.
-    """
+def check_gpu(device: torch.device) -> None:
+    """ValueError where torch sees no such GPU; does not wake one up."""
     if not torch.cuda.is_available():
-        raise ValueError(f"device {device} was asked for, but torch sees no GPU here: use device='cpu'")
-    index = torch.cuda.current_device() if device.index is None else device.index
-    if index >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {device} was asked for, but torch sees no GPU here: use device='cpu', or a CUDA build of torch"
+        )
+    if device.index is not None and device.index >= torch.cuda.device_count():
         raise ValueError(f"device {device} was asked for, but torch sees {torch.cuda.device_count()} GPUs, from cuda:0")
+
+
+def cuda_lane(device: torch.device) -> CudaLane:
+    """A lane to a GPU, the current one where the device has no index; raises as :func:`check_gpu`."""
+    check_gpu(device)
+    index = torch.cuda.current_device() if device.index is None else device.index
     return CudaLane(torch.device("cuda", index))

@@ -25,7 +25,7 @@ import torch
 
 from geofm_model.chunks import Turn
 from geofm_model.loading.batch import Batch
-from geofm_model.loading.lanes import Lane, cuda_lane
+from geofm_model.loading.lanes import Lane, check_gpu, cuda_lane
 from geofm_model.loading.members import Members, Split, Weighting, gather
 from geofm_model.loading.order import Ids, Stream
 from geofm_model.loading.passes import Pass
@@ -84,7 +84,7 @@ class Loader:
     StoreError
         When a dataset cannot be read or differs from its contract.
     ValueError
-        When an argument cannot be right.
+        When an argument cannot be right, or there is no such device.
     """
 
     def __init__(
@@ -106,12 +106,13 @@ class Loader:
         borrow: bool = False,
     ) -> None:
         _check(batch_size, rank, world_size, epochs, threads, prefetch)
+        where = _device(device)
         named = [places] if isinstance(places, str | Path) else list(places)
         self.members = gather(named, split=split, shares=shares, weighting=weighting)
         self.batch_size, self.seed, self.epochs = batch_size, seed, epochs
         self._rank, self._world, self._shuffle = rank, world_size, shuffle
         self.threads = threads or _usual_threads(self.members)
-        self.prefetch, self.device, self.borrow = prefetch, torch.device(device), borrow
+        self.prefetch, self.device, self.borrow = prefetch, where, borrow
         self._stream = Stream(len(self.members), seed=seed, weights=self.members.weights)
         self._columns = self.members.metadata()
         self.consumed = 0
@@ -233,8 +234,6 @@ class Loader:
         if self.device.type == "cuda":
             self._lane = self._lane or cuda_lane(self.device)
             return Copied(self._lane)
-        if self.device.type != "cpu":
-            raise ValueError(f"batches go to cpu or cuda, not to {self.device}: move them on with Batch.to")
         return Borrowed() if self.borrow else Owned()
 
     def _take_over(self) -> None:
@@ -243,6 +242,19 @@ class Loader:
         if running is not None:
             running.close()
         self._running = None
+
+
+def _device(wanted: torch.device | str) -> torch.device:
+    """Where batches go; ValueError where they cannot, before anything is opened or started."""
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ValueError(f"device must be cpu, cuda or cuda:NUMBER, got {wanted!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"batches go to cpu or cuda, not to {device}: move them on with Batch.to")
+    if device.type == "cuda":
+        check_gpu(device)
+    return device
 
 
 def _usual_threads(members: Members) -> int:

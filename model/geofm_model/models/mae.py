@@ -19,8 +19,11 @@ class DecoderConfig:
     """Shape of a decoder; the defaults are Prithvi's for every encoder."""
 
     width: int = 512
+    """Numbers of a token; a multiple of 16 and of the heads."""
     depth: int = 8
+    """Blocks."""
     heads: int = 16
+    """Of the attention in each block."""
 
     def __post_init__(self) -> None:
         check_shape("decoder", self.width, self.depth, self.heads)
@@ -51,8 +54,8 @@ class Decoder(nn.Module):
         Tokens go in as class, seen, hidden: attention does not ask for an order, positions tell it.
         """
         x = self.embed(features)
-        b, k = plan.seen.shape
-        positions = self.positions(grid, x.device, metadata).expand(b, -1, -1)
+        k = plan.seen.shape[1]
+        positions = self.positions(grid, x.device, metadata)
         seen = x[:, 1:] + chosen(positions, plan.seen)
         hidden = self.hidden + chosen(positions, plan.hidden)
         x = torch.cat([x[:, :1], seen, hidden], dim=1).to(self.hidden.dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
@@ -22,6 +23,7 @@ class Patching:
     dates: int = 1
     """Dates in a patch."""
     bands: int = 6
+    """Bands of the stores, all of which are in a patch."""
 
     def __post_init__(self) -> None:
         if min(self.size, self.dates, self.bands) < 1:
@@ -59,6 +61,14 @@ def pixels(vectors: Shaped[Tensor, "b n numbers"], patching: Patching, grid: Gri
     return cut.reshape(-1, gt * s, c, gh * p, gw * p)
 
 
-def chosen(values: Shaped[Tensor, "b n d"], places: Int64[Tensor, "b k"]) -> Shaped[Tensor, "b k d"]:
-    """The values at some places of each sample: [b, n, d] and [b, k] → [b, k, d]."""
-    return values.gather(1, places.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+def chosen(values: Shaped[Tensor, "s n d"], places: Int64[Tensor, "b k"]) -> Shaped[Tensor, "b k d"]:
+    """The values at some places of each sample: [b, n, d] and [b, k] → [b, k, d]; [1, n, d] are those of all samples.
+
+    Whole rows are copied, several times as fast as torch's gather number by number.
+    """
+    (s, n, d), (b, k) = values.shape, places.shape
+    if s not in (1, b):
+        raise ValueError(f"places of {b} samples need values of as many, or of one for all, got {s}")
+    if s != 1:
+        places = places + torch.arange(0, b * n, n, device=places.device).unsqueeze(1)
+    return values.reshape(s * n, d).index_select(0, places.reshape(-1)).reshape(b, k, d)

@@ -62,7 +62,10 @@ class Checkpoint:
         return state
 
 
-_REMEDY = "it is damaged; move its folder away to go on from an earlier checkpoint"
+_REMEDY = (
+    "the checkpoint is damaged; restore the file, or move the checkpoint's folder away: then the one before it counts, "
+    "or none"
+)
 
 
 def write_checkpoint(
@@ -111,24 +114,32 @@ def open_checkpoint(place: str | Path) -> Checkpoint:
         When there is none, or its record cannot be read.
     """
     path = Path(place).expanduser()
-    if not (path / "record.json").exists():
+    parts = ("record.json", "state.pt")
+    if not (_NAME.fullmatch(path.name) and path.is_dir()) and not any((path / name).exists() for name in parts):
         newest = _found(path / "checkpoints") or _found(path)
         if not newest:
             raise CheckpointError(
                 f"{path} holds no checkpoint: give the folder of a run of geofm-train, or one of its checkpoints"
             )
         path = newest[-1]
+    file = path / "record.json"
     try:
-        record = json.loads((path / "record.json").read_text())
+        record = json.loads(file.read_text(encoding="utf-8"))
         schema, step = record["schema"], int(record["step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / 'record.json'} cannot be read ({error!r}): {_REMEDY}") from error
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{file} is missing, without which the weights beside it are of no use: {_REMEDY}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}): {_REMEDY}") from error
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} does not say schema and step of a checkpoint: {_REMEDY}") from error
     if schema != SCHEMA:
         raise CheckpointError(f"{path} has schema {schema}, this version of geofm-model reads {SCHEMA}")
     if "record_sha256" not in record:
         raise CheckpointError(f"{path} was written by an earlier version of geofm-model: read it with that one")
     if record.get("record_sha256") != _digest_of_record(record):
-        raise CheckpointError(f"{path / 'record.json'} is not as it was written: {_REMEDY}")
+        raise CheckpointError(f"{file} is not as it was written: {_REMEDY}")
     return Checkpoint(path=path, step=step, record=record)
 
 

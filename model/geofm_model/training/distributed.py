@@ -26,9 +26,21 @@ class Ranks:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Ranks:
-        """As torchrun says in the environment; alone without it."""
-        named = {name: int(environment.get(name.upper(), default)) for name, default in _DEFAULTS.items()}
-        return cls(**named)
+        """As torchrun says in the environment; alone without it.
+
+        Raises
+        ------
+        ValueError
+            When it says what cannot be: a process of a higher number would write nothing, and nobody else would.
+        """
+        said = {name: environment.get(name.upper(), default) for name, default in _DEFAULTS.items()}
+        if not all(text.isdecimal() for text in said.values()) or not int(said["rank"]) < int(said["world_size"]):
+            named = ", ".join(f"{name.upper()}={text}" for name, text in said.items())
+            raise ValueError(
+                f"the environment has {named}, where RANK must be below WORLD_SIZE: start processes with torchrun, or "
+                "unset the three"
+            )
+        return cls(**{name: int(text) for name, text in said.items()})
 
     @property
     def main(self) -> bool:

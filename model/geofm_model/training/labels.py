@@ -76,7 +76,7 @@ def labels_of(wanted: str | None, places: Sequence[str], members: Members) -> La
         When there are no such labels.
     """
     if wanted is not None and Path(wanted).suffix in (".parquet", ".pq"):
-        table = _columns(pq.ParquetFile(_file(wanted)), "label", wanted)
+        table = _columns(_file(wanted), "label", wanted)
         return Labels(name=wanted, parts=_parts(wanted, [table]) * len(places))
     if wanted != "stratum":
         files = [samples_file(files_at(place)) for place in places]
@@ -86,7 +86,8 @@ def labels_of(wanted: str | None, places: Sequence[str], members: Members) -> La
             return Labels(name=name, parts=_parts(name, [_columns(file, name, "samples.parquet") for file in there]))
         if wanted is not None:
             raise ValueError(
-                f"watch.labels is {wanted!r}, but not every dataset has a samples.parquet with that column"
+                f"watch.labels is {wanted!r}, but not every dataset has a samples.parquet with that column; the name "
+                "of a file of labels must end in .parquet"
             )
     return Labels(name="stratum", parts=tuple(_strata(members, at) for at in range(len(places))))
 
@@ -133,11 +134,16 @@ def _columns(file: pq.ParquetFile, name: str, where: str) -> pa.Table:
     if missing:
         there = ", ".join(file.schema_arrow.names)
         raise ValueError(f"{where} has no column {', '.join(sorted(missing))} to probe for, it has {there}")
-    return pa.table({"unit": file.read(["unit"])["unit"], "label": file.read([name])[name]})
+    unit = file.read(["unit"])["unit"]
+    if not pa.types.is_integer(unit.type) or unit.null_count:
+        raise ValueError(f"{where} has units of type {unit.type}: they must be the numbers in samples.parquet, each")
+    return pa.table({"unit": unit, "label": file.read([name])[name]})
 
 
-def _file(path: str) -> pa.BufferReader:
+def _file(path: str) -> pq.ParquetFile:
     try:
-        return pa.BufferReader(Path(path).read_bytes())
+        return pq.ParquetFile(pa.BufferReader(Path(path).expanduser().read_bytes()))
     except OSError as error:
-        raise ValueError(f"watch.labels {path} cannot be read: {error}") from error
+        raise ValueError(f"watch.labels {path} cannot be read ({error.strerror}): give a Parquet file here") from None
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"watch.labels {path} is no Parquet file ({error}): write it as one") from None

@@ -47,6 +47,7 @@ class MaskedTask:
     dates: int | None = None
     """Dates of a view; None takes all of a sample's."""
     flip: Flip = "columns"
+    """What of a view is turned round by chance: its columns (west and east), its rows as well (both), or nothing."""
     ratio: float = 0.75
     """Share of tokens that are hidden; 0 hides none, where bands are dropped."""
     masking: Masking = "random"

@@ -78,7 +78,7 @@ def pretrain(
         try:
             trainer = Trainer(run, ranks=ranks, progress=progress or Progress(None), stop=stop or Stop(), folder=folder)
             trainer.take_up()
-            watchers = watchers_of(trainer.learner, trainer.loader, folder, probes)
+            watchers = watchers_of(trainer.learner, trainer.loader, folder, probes, trainer.note)
             owed = trainer.owed(watchers)
             if trainer.done >= trainer.steps and not owed:
                 trainer.say(f"{run.out} is finished: {trainer.steps:,} steps were done; nothing to do")
@@ -108,11 +108,16 @@ class Trainer:
         self.schedule = schedule_of(run, self.steps)
         self.tally, self.done = Tally(), 0
         self._log: RunLog | None = None
+        self._notes: list[str] = []
         self._gradient = float("nan")
 
     def say(self, message: str) -> None:
         """Tell the user, once for all ranks."""
         self.progress.say(message)
+
+    def note(self, message: str) -> None:
+        """Tell the user once something is going to be done."""
+        self._notes.append(message)
 
     def take_up(self) -> None:
         """Go on from the newest checkpoint, if there is one."""
@@ -147,13 +152,13 @@ class Trainer:
             raise CheckpointError(f"{found.path} was made with other {what}: its data have changed; start a new run")
         self.learner.load_state_dict(found.state(self.learner.device))
         self.tally, self.done = resumed.tally, found.step
-        self.say(f"going on from {found.path} after step {found.step:,} of {self.steps:,}")
+        self.note(f"going on from {found.path} after step {found.step:,} of {self.steps:,}")
         if reweighed:
-            self.say("  held-out samples have other design weights than before: their errors cannot be compared")
+            self.note("  held-out samples have other design weights than before: their errors cannot be compared")
         before, now = resumed.surroundings, surroundings(self.settings, self.loader, self.ranks.world_size)
         other = [f"{name} {before.get(name)} → {value}" for name, value in now.items() if before.get(name) != value]
         if other:
-            self.say(f"  not bit by bit as without the break, since these differ: {', '.join(other)}")
+            self.note(f"  not bit by bit as without the break, since these differ: {', '.join(other)}")
 
     def owed(self, watchers: Sequence[Watcher]) -> list[Watcher]:
         """Looks that were due after the last step and have no event: the process was stopped before or amid them."""
@@ -213,6 +218,8 @@ class Trainer:
 
     def _begin(self) -> None:
         """Say what is going to be done, and start the clock."""
+        for note in self._notes:
+            self.say(note)
         run, device = self.settings, self.learner.device
         peak, source = peak_flops(device, run.precision)
         grid = grid_of(run, self.loader)

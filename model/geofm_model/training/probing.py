@@ -5,7 +5,7 @@ All tokens are seen, features are their mean; labels are those of :mod:`geofm_mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -41,10 +41,28 @@ class FeatureProbe:
     name: str = "probe"
 
     @classmethod
-    def of(cls, learner: Learner, *, labels: str | None, every: int, count: int) -> FeatureProbe:
-        """Of up to `count` samples of either split."""
+    def of(
+        cls, learner: Learner, *, labels: str | None, every: int, count: int, note: Callable[[str], None]
+    ) -> FeatureProbe:
+        """Of up to `count` samples of either split; reads no pixels.
+
+        Parameters
+        ----------
+        labels : as in :func:`labels_of`
+        note : told how many samples have a label, where not all have
+
+        Raises
+        ------
+        ValueError
+            When there are no such labels, or none of these samples has one.
+        """
         train, heldout = choose(learner, "train", count), choose(learner, "heldout", count)
         found = labels_of(labels, train.places, train.loader.members)
+        _check(
+            labels,
+            {"training": (train, _count(train, found)), "held-out": (heldout, _count(heldout, found))},
+            note,
+        )
         return cls(learner=learner, train=train, heldout=heldout, labels=found, every=every)
 
     def look(self, step: int) -> Mapping[str, object]:
@@ -91,3 +109,26 @@ class FeatureProbe:
         prepared = self.learner.preparation(batch, train=False)
         with self.learner.autocast():
             return mean_pooled(encoder(prepared.vectors, prepared.grid, metadata=prepared.metadata))
+
+
+def _count(samples: Chosen, labels: Labels) -> int:
+    """How many of the samples that will be looked at have a label."""
+    members = samples.loader.ids(0, samples.count)[0]
+    return int(labels.of(samples.loader.members, members)[0].sum())
+
+
+def _check(wanted: str | None, splits: Mapping[str, tuple[Chosen, int]], note: Callable[[str], None]) -> None:
+    """Refuse labels that the user names and no sample of a split has; say where some have none."""
+    for split, (samples, labelled) in splits.items():
+        if wanted is not None and samples.count and not labelled:
+            raise ValueError(
+                f"watch.labels {wanted} has a label for none of the {samples.count:,} {split} samples that are probed: "
+                "its units must be those of the data (column unit of samples.parquet); give another, or --watch.probe=0"
+            )
+    if any(labelled < samples.count for samples, labelled in splits.values()):
+        counts = (f"{labelled:,} of {samples.count:,} {split}" for split, (samples, labelled) in splits.items())
+        few = any(labelled < LEAST for _, labelled in splits.values())
+        note(
+            f"{' and '.join(counts)} samples have a label to probe for"
+            + (f": too few, a probe needs {LEAST} of either" if few else "")
+        )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 from geofm_model.files import files_at
@@ -56,7 +55,9 @@ class ModelSettings:
     """The network."""
 
     encoder: EncoderConfig
+    """Sees what is not hidden; it is what is used afterwards."""
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """Predicts what is hidden."""
     compile: bool = False
     """Compile each transformer block (half a minute on a CPU, once)."""
     average: float | None = None
@@ -72,6 +73,7 @@ class OptimizerSettings:
     decay: float = 0.05
     """Weight decay of matrices; biases, norms and tokens have none."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Decays of the running means of the gradient and of its square."""
     clip: float | None = None
     """Largest norm of a step's gradient; null only logs it."""
     shape: Shape = "cosine"
@@ -184,59 +186,59 @@ def _leaves(prefix: str, value: object) -> Iterator[tuple[str, object]]:
 
 
 def _check(run: Pretraining) -> None:
-    data, watch, optimizer = run.data, run.watch, run.optimizer
-    if not 0 < run.epochs < float("inf"):
-        raise ValueError(f"epochs must be above 0, got {run.epochs}")
+    for name, value, fits, rule in _rules(run):
+        if not fits:
+            said = f"{value:g}" if isinstance(value, float) else value
+            raise ValueError(f"{name} must be {rule}, got {said}")
+    data, optimizer = run.data, run.optimizer
+    if optimizer.shape == "constant" and optimizer.warmup + optimizer.cooldown > 1:
+        raise ValueError(
+            f"optimizer.warmup {optimizer.warmup:g} and optimizer.cooldown {optimizer.cooldown:g} are more than the "
+            "whole run: together they may be 1"
+        )
+    if data.batch_size % data.accumulate:
+        raise ValueError(
+            f"data.batch_size {data.batch_size} must be a multiple of data.accumulate {data.accumulate}: every part of "
+            "a step is as large as the others"
+        )
+    if not data.stores or not all(data.stores):
+        raise ValueError("data.store names no dataset: give a folder of geofm-sample, --data.store=FOLDER")
+    if not run.out:  # the current folder, as a path
+        raise ValueError("out is empty: name the folder of the run, --out=FOLDER")
+
+
+def _rules(run: Pretraining) -> Iterator[tuple[str, object, bool, str]]:
+    """Names of fields with their values, whether they are right, and what they must be; NaN is never right."""
+    data, watch, optimizer, average = run.data, run.watch, run.optimizer, run.model.average
     counts = {
         "data.batch_size": data.batch_size,
         "data.accumulate": data.accumulate,
         "data.prefetch": data.prefetch,
-        "data.threads": 1 if data.threads is None else data.threads,
-        "steps": 1 if run.steps is None else run.steps,
-        "repeats": run.repeats,
+        "data.threads": data.threads,
+        "task.size": run.task.size,
+        "task.dates": run.task.dates,
+        "steps": run.steps,
         "patience": run.patience,
         "watch.log": watch.log,
         "watch.validation_samples": watch.validation_samples,
         "watch.probe_samples": watch.probe_samples,
     }
     for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        yield name, value, value is None or value >= 1, "at least 1"
     for name in ("checkpoint", "keep", "validate", "pictures", "probe"):
-        if getattr(watch, name) < 0:
-            raise ValueError(f"watch.{name} must be 0 (never) or more, got {getattr(watch, name)}")
-    if run.repeats > REPEATS or min(run.task.size, 1 if run.task.dates is None else run.task.dates) < 1:
-        raise ValueError(
-            f"repeats must be at most {REPEATS}, task.size and task.dates at least 1, got {run.repeats}, "
-            f"{run.task.size} and {run.task.dates}"
-        )
-    if not (0 <= optimizer.warmup < 1 and 0 <= optimizer.cooldown <= 1):
-        raise ValueError(
-            "optimizer.warmup and optimizer.cooldown are shares of the steps, from 0 to 1, got "
-            f"{optimizer.warmup} and {optimizer.cooldown}"
-        )
-    if optimizer.shape == "constant" and optimizer.warmup + optimizer.cooldown > 1:
-        raise ValueError(
-            f"optimizer.warmup {optimizer.warmup} and cooldown {optimizer.cooldown} are more than the whole run"
-        )
-    if not all(0 <= beta < 1 for beta in optimizer.betas):
-        raise ValueError(f"optimizer.betas must be two numbers from 0 to below 1, got {list(optimizer.betas)}")
-    if not 0 <= run.seed < 2**63:
-        raise ValueError(f"seed must be from 0 to 2⁶³ − 1, got {run.seed}")
-    if data.batch_size % data.accumulate:
-        raise ValueError(
-            f"data.batch_size {data.batch_size} must be a multiple of data.accumulate {data.accumulate}: every part of "
-            "a step is as large as the others"
-        )
-    if run.model.average is not None and not 0 < run.model.average < 1:
-        raise ValueError(f"model.average must lie between 0 and 1, got {run.model.average}")
-    if optimizer.rate <= 0 or optimizer.decay < 0 or (optimizer.clip is not None and optimizer.clip <= 0):
-        raise ValueError(
-            "optimizer.rate and optimizer.clip must be above 0 and optimizer.decay at least 0, got "
-            f"{optimizer.rate}, {optimizer.clip} and {optimizer.decay}"
-        )
-    if not data.stores or not all(data.stores):
-        raise ValueError("data.store names no dataset: give a folder of geofm-sample, --data.store=FOLDER")
-    Path(run.out)  # any text is a path; an empty one would be the current folder
-    if not run.out:
-        raise ValueError("out is empty: name the folder of the run, --out=FOLDER")
+        value = getattr(watch, name)
+        yield f"watch.{name}", value, value >= 0, "at least 1, or 0 " + ("for all" if name == "keep" else "for never")
+    yield "repeats", run.repeats, 1 <= run.repeats <= REPEATS, f"from 1 to {REPEATS}"
+    yield "epochs", run.epochs, 0 < run.epochs < float("inf"), "above 0 and finite"
+    yield "seed", run.seed, 0 <= run.seed < 2**63, "from 0 to 2⁶³ − 1"
+    shares = data.shares or [1.0]
+    yield "data.shares", shares, all(0 < share < float("inf") for share in shares), "numbers above 0"
+    yield "model.average", average, average is None or 0 < average < 1, "between 0 and 1, or null"
+    rate, decay, clip = optimizer.rate, optimizer.decay, optimizer.clip
+    yield "optimizer.rate", rate, rate > 0, "above 0"
+    yield "optimizer.decay", decay, decay >= 0, "at least 0"
+    yield "optimizer.clip", clip, clip is None or clip > 0, "above 0, or null"
+    betas = list(optimizer.betas)
+    yield "optimizer.betas", betas, all(0 <= beta < 1 for beta in betas), "two numbers from 0 to below 1"
+    yield "optimizer.warmup", optimizer.warmup, 0 <= optimizer.warmup < 1, "a share of the steps, from 0 to below 1"
+    yield "optimizer.cooldown", optimizer.cooldown, 0 <= optimizer.cooldown <= 1, "a share of the steps, from 0 to 1"

@@ -9,8 +9,8 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from geofm_model.exchange import Description, load_model, read_prithvi
-from geofm_model.models import MaskedAutoencoder
+from geofm_model.exchange import Description, load_network, read_prithvi_network, with_decoder
+from geofm_model.models import Encoder, MaskedAutoencoder
 from geofm_model.training.checkpoints import open_checkpoint
 from geofm_model.training.masked import MaskedTask, Preparation
 from geofm_model.training.record import from_record
@@ -50,21 +50,33 @@ def load_trained(place: str | Path, weights: Weights = "best") -> Trained:
     ValueError
         When there is no network, or it is not as it should be.
     """
+    exported = _exported(place)
+    if exported is None:
+        return _of_checkpoint(Path(place).expanduser(), weights)
+    model, description = exported
+    task = MaskedTask(
+        size=description.size, dates=description.dates, ratio=description.ratio, normalise=description.normalise
+    )
+    return Trained(model=with_decoder(model, place).eval(), description=description, task=task)
+
+
+def load_weights(place: str | Path, weights: Weights = "best") -> tuple[MaskedAutoencoder | Encoder, Description]:
+    """The network of :func:`load_trained` and what describes it; an encoder alone where there is no decoder."""
+    exported = _exported(place)
+    if exported is not None:
+        return exported
+    trained = _of_checkpoint(Path(place).expanduser(), weights)
+    return trained.model, trained.description
+
+
+def _exported(place: str | Path) -> tuple[MaskedAutoencoder | Encoder, Description] | None:
+    """What was written for others at a place; None where nothing was."""
     path = Path(place).expanduser()
     if (path / "model.pt").is_file() and (path / "config.json").is_file():
         path = path / "model.pt"
     if path.suffix in (".pt", ".pth") and path.is_file():
-        return _of(*read_prithvi(path))
-    if (path / "model.safetensors").exists():
-        return _of(*load_model(path))
-    return _of_checkpoint(path, weights)
-
-
-def _of(model: MaskedAutoencoder, description: Description) -> Trained:
-    task = MaskedTask(
-        size=description.size, dates=description.dates, ratio=description.ratio, normalise=description.normalise
-    )
-    return Trained(model=model.eval(), description=description, task=task)
+        return read_prithvi_network(path)
+    return load_network(path) if (path / "model.safetensors").exists() else None
 
 
 def _of_checkpoint(path: Path, weights: Weights) -> Trained:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,8 +77,13 @@ _TRAIN: Split = "train"
 _HELDOUT: Split = "heldout"
 
 
-def watchers_of(learner: Learner, loader: Loader, folder: RunFolder, probes: Sequence[Probe]) -> list[Watcher]:
-    """What a run's settings ask for, as far as its data have held-out samples."""
+def watchers_of(
+    learner: Learner, loader: Loader, folder: RunFolder, probes: Sequence[Probe], note: Callable[[str], None]
+) -> list[Watcher]:
+    """What a run's settings ask for, as far as its data have held-out samples; `note` is told what people should know.
+
+    Raises ValueError where labels are asked for that the samples do not have.
+    """
     watch, found = learner.run.watch, list[Watcher]()
     heldout = has_split(loader, "heldout")
     if heldout and watch.validate:
@@ -88,6 +93,9 @@ def watchers_of(learner: Learner, loader: Loader, folder: RunFolder, probes: Seq
         bands, split = loader.members.stores[0].header.bands, _HELDOUT if heldout else _TRAIN
         found.append(Pictures.of(learner, folder, split=split, bands=bands, every=watch.pictures))
     if heldout and watch.probe:
-        found.append(FeatureProbe.of(learner, labels=watch.labels, every=watch.probe, count=watch.probe_samples))
+        every, count = watch.probe, watch.probe_samples
+        found.append(FeatureProbe.of(learner, labels=watch.labels, every=every, count=count, note=note))
+    if watch.labels is not None and not watch.probe:
+        note("watch.labels is not used: watch.probe is 0, which probes for nothing")
     found += [OwnProbe(probe=probe, learner=learner, every=watch.probe) for probe in probes]
     return found

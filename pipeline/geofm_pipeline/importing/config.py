@@ -15,6 +15,8 @@ from geofm_pipeline.importing.pixels import Conversion, MaskValues
 _MACHINE = frozenset({"out", "workers", "dry_run"})
 """Options that decide how a run works, and nothing of what it writes."""
 DEFAULT_SENSOR: Sensor = "S30"
+LEAST_CHIP = 8
+"""Least edge of a chip, pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +34,10 @@ class ImportConfig:
     """`geofm-sample import`: which images, what their values mean, and what store they become."""
 
     images: str
-    """A folder, a pattern of paths like 'oscd/{place}_?.tif', or a table (CSV, Parquet) with a column file."""
+    """A folder of .tif files, a pattern of paths in quotes like 'oscd/{place}_?.tif', or a table (CSV, Parquet) with a
+    column file."""
     out: Path
-    """Dataset folder to make. A second run continues it."""
+    """Dataset folder to make. The same command again continues it; other options need another folder."""
     bands: str = ",".join(BANDS)
     """Names of the bands in order; NAME=WHERE says which {band}, or which band of a file, each is: red=3,nir=4."""
     date_tag: str | None = None
@@ -75,10 +78,14 @@ class ImportConfig:
         rules = (
             (bool(self.images.strip()), "--images is empty: name a folder, a pattern of paths or a table"),
             (1 <= self.timesteps <= 64, f"--timesteps {self.timesteps} must lie in 1 to 64"),
-            (8 <= self.chip_size <= 2048, f"--chip-size {self.chip_size} must lie in 8 to 2048 pixels"),
+            (
+                LEAST_CHIP <= self.chip_size <= 2048,
+                f"--chip-size {self.chip_size} must lie in {LEAST_CHIP} to 2048 pixels",
+            ),
             (0 < self.min_valid <= 1, f"--min-valid {self.min_valid} must be a share above 0 and up to 1"),
             (share is None or 0 <= share <= 0.5, f"--heldout {share} must be a share from 0 to 0.5"),
-            (self.scale is None or self.scale != 0, "--scale 0 would make every value the same"),
+            (self.mask is None or bool(self.mask.strip()), "--mask is empty: name a pattern, or leave it out"),
+            (self.scale is None or self.scale > 0, f"--scale {self.scale} must be above 0, e.g. 10000"),
             (self.group_shards >= 1, f"--group-shards {self.group_shards} must be at least 1"),
             (self.workers is None or self.workers >= 0, f"--workers {self.workers} must be 0 or more"),
         )

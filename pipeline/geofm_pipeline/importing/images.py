@@ -12,16 +12,24 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from geofm_pipeline.errors import ArchiveError, InputError
+from geofm_pipeline.errors import InputError
 from geofm_pipeline.hls.bands import SCALE, Sensor
 from geofm_pipeline.importing.config import ImportConfig
+from geofm_pipeline.importing.damage import unreadable
+from geofm_pipeline.importing.days import days_of
 from geofm_pipeline.importing.listing import ListedFile, Listing
-from geofm_pipeline.importing.pattern import as_date, parse_day
+from geofm_pipeline.importing.pattern import as_date
 from geofm_pipeline.importing.pixels import UnfitValueError
-from geofm_pipeline.importing.rasters import Grid, Header, RasterReadError, read_header
+from geofm_pipeline.importing.rasters import Grid, Header, RasterReadError, Rasters, read_header
+from geofm_pipeline.importing.scaling import scale_for
 from geofm_pipeline.importing.words import counted
 from geofm_pipeline.progress import Progress
 from geofm_pipeline.scenes import SceneRef
+
+_NOWHERE = ((1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+"""Transforms that GDAL gives to a raster without any."""
+_MIDDLE = 256
+"""Edge of the part that is read for a hint, pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +85,15 @@ def open_images(listing: Listing, config: ImportConfig, progress: Progress) -> l
     Raises
     ------
     InputError
-        When files lack a date, bands, a reference system, or do not fit each other.
+        When files lack a date, bands, a reference system, do not fit each other, or are damaged.
     ArchiveError
-        When a file cannot be opened.
+        When a file is gone, or its disk fails.
     """
     files = _of_wanted_bands(listing, config)
     headers = [_header(file.path) for file in progress.count(files, total=len(files), label="images", unit="files")]
     for file, header in zip(files, headers, strict=True):
         _check_header(file, header, config)
-    days = [_day(file, header, config) for file, header in zip(files, headers, strict=True)]
+    days = days_of(files, headers, config)
     places = _places(files, headers)
     opened = [
         _Opened(file=file, header=header, place=place, day=day)
@@ -136,7 +144,7 @@ def _header(path: str) -> Header:
     try:
         return read_header(path)
     except RasterReadError as fault:
-        raise ArchiveError(f"{path} cannot be opened as an image: {fault}") from fault
+        raise unreadable(path, str(fault)) from fault
 
 
 def _check_header(file: ListedFile, header: Header, config: ImportConfig) -> None:
@@ -145,28 +153,36 @@ def _check_header(file: ListedFile, header: Header, config: ImportConfig) -> Non
             f"{file.path} has no reference system, so nobody knows where it lies: give it one, e.g. by "
             "`gdal_edit.py -a_srs EPSG:32632`"
         )
+    if header.grid.transform in _NOWHERE:
+        raise InputError(
+            f"{file.path} does not say where its corners lie: give it its upper left and lower right corner, e.g. by "
+            "`gdal_edit.py -a_ullr`, or warp it by its control points (gdalwarp)"
+        )
     for dtype in header.dtypes:
         try:
             config.conversion.check_type(dtype)
         except UnfitValueError as fault:
-            raise InputError(f"{file.path} {fault}") from None
+            hint = _scale_hint(file.path, header) if np.dtype(dtype).kind == "f" else ""
+            raise InputError(f"{file.path} {f'has values of type {dtype}, {hint}' if hint else fault}") from None
 
 
-def _day(file: ListedFile, header: Header, config: ImportConfig) -> int:
-    tag = None if config.date_tag is None else header.tags.get(config.date_tag)
-    day = file.day if file.day is not None else None if tag is None else parse_day(tag)
-    if day is None:
-        likely = [name for name, value in header.tags.items() if parse_day(value) is not None]
-        hint = f"; it has a day in the tag {likely[0]}: --date-tag {likely[0]}" if likely else ""
-        if config.date_tag is not None and tag is not None:
-            hint = f"; its tag {config.date_tag} is {tag!r}, which is none"
-        raise InputError(
-            f"{file.path} has no date: put {{date:%Y%m%d}} into the pattern of --images, a column date into the table, "
-            f"or name a tag of the files by --date-tag{hint}"
-        )
-    if day < 0:
-        raise InputError(f"{file.path} is of {as_date(day)}: a store counts days from 1970-01-01")
-    return day
+def _scale_hint(path: str, header: Header) -> str:
+    """What decimal values seem to be, by what the file declares, else by those in its middle; '' if neither says."""
+    scale, offset = header.scales[0], header.offsets[0]
+    if (scale, offset) != (1.0, 0.0):
+        return f"and declares how they become reflectance: give --scale {scale / SCALE:g} --offset {offset / SCALE:g}"
+    height, width = (min(_MIDDLE, size) for size in (header.grid.height, header.grid.width))
+    row, col = (header.grid.height - height) // 2, (header.grid.width - width) // 2
+    rasters = Rasters(most=1)
+    try:
+        bands = range(1, len(header.dtypes) + 1)
+        values, present = rasters.read(path, bands, row=row, col=col, height=height, width=width)
+    except RasterReadError:  # damaged, too; the scale is wanted in any case
+        return ""
+    finally:
+        rasters.close()
+    hint = scale_for(values[present])
+    return f"in its middle {hint}" if hint else ""
 
 
 def _places(files: Sequence[ListedFile], headers: Sequence[Header]) -> list[str]:
@@ -199,7 +215,10 @@ def _image(parts: Sequence[_Opened], config: ImportConfig) -> Image:
     if mask:
         header = _header(mask)
         if not header.grid.same(grid):
-            raise InputError(_other_grid(mask, header.grid, path, grid, "an image and its mask"))
+            raise InputError(
+                f"{mask} has {header.grid.text()}, its image {path} has {grid.text()}: a mask must lie on the grid of "
+                "its image. Warp it there without mixing its values (gdalwarp -r near -t_srs … -te … -tr …)"
+            )
         if np.dtype(header.dtypes[0]).kind not in "iu":
             raise InputError(f"{mask} has values of type {header.dtypes[0]}: a mask has whole numbers")
     return Image(
@@ -229,14 +248,15 @@ def _of_one_file(parts: Sequence[_Opened], config: ImportConfig) -> tuple[BandFi
     if len(parts) > 1:
         raise InputError(
             f"{parts[0].file.path} and {parts[1].file.path} are both of the place {parts[0].place} on "
-            f"{as_date(parts[0].day)}: if they are bands of one image, put {{band}} into the pattern; else give them "
-            "places of their own, or leave one out"
+            f"{as_date(parts[0].day)}: if they are bands of one image, put {{band}} into the pattern or a column band "
+            "into the table; else give them places of their own, or leave one out"
         )
     path, count, numbers = parts[0].file.path, len(parts[0].header.dtypes), config.band_numbers
     if numbers is None and count != len(config.choices):
+        usual = " by default" if config.bands == ImportConfig.bands else ""
         raise InputError(
-            f"{path} has {counted(count, 'band')}, --bands names {len(config.choices)} ({config.bands}): name all of a "
-            "file's bands in order, or say which they are, e.g. --bands red=3,nir=4"
+            f"{path} has {counted(count, 'band')}, --bands names {len(config.choices)}{usual} ({config.bands}): name "
+            "all of a file's bands in order, or say which they are, e.g. --bands red=3,nir=4"
         )
     if numbers is not None and max(numbers) > count:
         raise InputError(f"{path} has {counted(count, 'band')}, --bands {config.bands} asks for band {max(numbers)}")

@@ -21,7 +21,7 @@ from geofm_pipeline.importing.config import ImportConfig, design_digest
 from geofm_pipeline.importing.images import Image, declared_otherwise, open_images
 from geofm_pipeline.importing.listing import Listing, list_images
 from geofm_pipeline.importing.pixels import MaskValues
-from geofm_pipeline.importing.planning import Choice, choose, measure_all
+from geofm_pipeline.importing.planning import Choice, check_counts, check_possible, choose, measure_all
 from geofm_pipeline.importing.reader import Meaning
 from geofm_pipeline.importing.tables import CHOSEN, images_of, images_table, rows_table, samples_table
 from geofm_pipeline.importing.words import counted
@@ -125,11 +125,15 @@ class _Import:
                 digest = committed(self.space, self.space.plan) or self._plan(runner)
                 chosen = CHOSEN.check(pq.read_table(self.space.plan))
                 self._say_plan(chosen)
-            if self.config.dry_run:
-                return
             if finished:
                 self.progress.say("everything is written already")
-            else:
+            elif self.config.dry_run:
+                self.progress.say(
+                    "dry run: no store is written; the same command without --dry-run continues from this plan"
+                )
+            if self.config.dry_run:
+                return
+            if not finished:
                 with timed(self.card, self.log, "write"):
                     self._write(chosen, digest, runner, 1 if workers != 0 else min(4, os.cpu_count() or 1))
         with timed(self.card, self.log, "verify"):
@@ -144,8 +148,11 @@ class _Import:
         if declared is not None:
             self._note(declared)
         self._note_sensor(images)
-        choice = choose(images, measure_all(images, self.config, self.meaning, runner, self.progress), self.config)
-        for sentence in choice.said:
+        check_possible(images, self.config)
+        measured = measure_all(images, self.config, self.meaning, runner, self.progress)
+        doubtful = check_counts(measured, self.config)
+        choice = choose(images, measured, self.config)
+        for sentence in (*(() if doubtful is None else (doubtful,)), *choice.said):
             self._note(sentence)
         self._plan_facts(choice)
         commit_table(self.space, self.space.scenes, images_table(images))
@@ -187,10 +194,6 @@ class _Import:
             f"{counted(len(config.choices), 'band')} of {config.chip_size} × {config.chip_size} px; at most "
             f"{human_bytes(raw)} to write, before compression"
         )
-        if config.dry_run:
-            self.progress.say(
-                "dry run: no store is written; the same command without --dry-run continues from this plan"
-            )
 
     def _write(self, chosen: pa.Table, digest: str, runner: Runner, threads: int) -> None:
         images = {image.name: image for image in images_of(pq.read_table(self.space.scenes))}

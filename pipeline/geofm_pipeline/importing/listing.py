@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from geofm_pipeline.errors import InputError, NothingFoundError
+from geofm_pipeline.errors import InputError
 from geofm_pipeline.hls.bands import SENSOR_CODE, Sensor
+from geofm_pipeline.importing.absent import beside, missing_path, no_image_in, no_match
 from geofm_pipeline.importing.config import DEFAULT_SENSOR, ImportConfig
-from geofm_pipeline.importing.pattern import DATE, EXAMPLE, Found, PathPattern, parse_day
+from geofm_pipeline.importing.pattern import DATE, WILD, Found, PathPattern, parse_day
+from geofm_pipeline.importing.rows import OTHER_TABLES, SUFFIXES, Row, read_rows
 
-TABLES = (".csv", ".parquet")
-COLUMNS = ("file", "date", "place", "band", "mask", "stratum", "sensor")
-"""Of a table; all but file may be absent."""
 _TIFFS = (".tif", ".tiff")
 _BAND = "band"
 
@@ -74,22 +69,21 @@ def list_images(config: ImportConfig) -> Listing:
     Raises
     ------
     InputError
-        When a pattern or table cannot be right, a file of a table or a mask is missing, or options contradict.
+        When a path does not exist, a pattern or table cannot be right, a mask is missing, or options contradict.
     NothingFoundError
-        When no file matches.
+        When a folder holds no image, or no file fits a pattern.
     """
+    if "://" in config.images:
+        raise InputError(f"--images {config.images} is an address, and an import reads local files: download it first")
     source = Path(config.images).expanduser()
-    is_table = source.suffix.lower() in TABLES and source.is_file()
-    if source.suffix.lower() in TABLES and not is_table:
-        raise InputError(f"--images {source} does not exist")
+    if source.suffix.lower() in OTHER_TABLES and source.is_file():
+        raise InputError(f"--images {source} is no table that is read here: save it as CSV in UTF-8, or as Parquet")
+    is_table = source.suffix.lower() in SUFFIXES and not source.is_dir()
+    if not source.exists() and (is_table or not WILD.search(config.images)):
+        raise missing_path("--images", source)
     if is_table and config.mask is not None:
         raise InputError("--mask goes with a pattern: in a table the column mask names the mask of each file")
-    listing = _from_table(source, config) if is_table else _from_pattern(config)
-    if not listing.files:
-        raise NothingFoundError(
-            f"no image matches --images {config.images}: write a folder of GeoTIFFs, a pattern in quotes such as "
-            f"{EXAMPLE}, or a table"
-        )
+    listing = _from_table(source, config) if is_table else _from_pattern(source, config)
     if any(file.mask for file in listing.files) != (config.mask_values is not None):
         raise InputError(
             "cloud masks and --mask-values belong together: --mask (or the column mask) names the files, --mask-values "
@@ -98,20 +92,38 @@ def list_images(config: ImportConfig) -> Listing:
     return listing
 
 
-def _from_pattern(config: ImportConfig) -> Listing:
-    source = Path(config.images).expanduser()
-    pattern = PathPattern.parse(f"{config.images.rstrip('/')}/**/*" if source.is_dir() else config.images)
-    found = pattern.find()
-    if source.is_dir():
+def _from_pattern(source: Path, config: ImportConfig) -> Listing:
+    is_folder = source.is_dir()
+    pattern = PathPattern.of_folder(source) if is_folder else PathPattern.parse(config.images)
+    found = pattern.find() if is_folder else _found("--images", pattern)
+    if is_folder:
         found = [file for file in found if file.path.suffix.lower() in _TIFFS]
+        if not found:
+            raise no_image_in(source, _TIFFS)
     masks = _Masks(config.mask, pattern) if config.mask is not None else None
     if masks is not None:
         found = [file for file in found if file.path.absolute() not in masks.paths]
+        if not found:
+            raise InputError(
+                f"--images {config.images} and --mask {config.mask} name the same files: which are images, which masks?"
+            )
     files = tuple(_of_found(file, pattern, masks, config) for file in found)
     undated = [file.name for file, match in zip(files, found, strict=True) if DATE in match.fields and file.day is None]
     if undated:
         raise InputError(f"--images {config.images}: the date in the name of {undated[0]} is no day of the calendar")
-    return Listing(files=files, said=())
+    unused = config.date_tag is not None and all(file.day is not None for file in files)
+    said = (f"--date-tag {config.date_tag} is not used, since the names have the dates",) if unused else ()
+    return Listing(files=files, said=said)
+
+
+def _found(option: str, pattern: PathPattern) -> list[Found]:
+    """Files that a pattern matches; raises where its folder does not exist, or nothing matches."""
+    if not pattern.root.is_dir():
+        raise missing_path(option, pattern.root)
+    found = pattern.find()
+    if not found:
+        raise no_match(option, pattern)
+    return found
 
 
 def _of_found(file: Found, pattern: PathPattern, masks: _Masks | None, config: ImportConfig) -> ListedFile:
@@ -142,7 +154,7 @@ class _Masks:
                 "its image"
             )
         self._known: dict[tuple[str, ...], Path] = {}
-        for file in pattern.find():
+        for file in _found("--mask", pattern):
             before = self._known.setdefault(self._key(file.fields), file.path)
             if before != file.path:
                 raise InputError(f"--mask {text!r}: {before} and {file.path} are masks of the same image")
@@ -160,44 +172,18 @@ class _Masks:
 
 
 def _from_table(source: Path, config: ImportConfig) -> Listing:
-    rows = _rows(source)
-    known = [name for name in rows[0] if name in COLUMNS] if rows else []
-    if rows and "file" not in known:
-        raise InputError(f"--images {source} has no column file; it has {', '.join(rows[0])}")
-    unused = [name for name in (rows[0] if rows else ()) if name not in COLUMNS]
-    files = [_of_row(source, number, row, config) for number, row in enumerate(rows, start=1)]
-    files.sort(key=lambda file: file.name)
+    rows, said = read_rows(source)
+    files = sorted((_of_row(source, row, config) for row in rows), key=lambda file: file.name)
     twice = [a.name for a, b in pairwise(files) if a.name == b.name]
     if twice:
         raise InputError(f"--images {source} names {twice[0]} twice: each file may stand there once")
-    said = (f"the columns {', '.join(unused)} of {source.name} are not used",) if unused else ()
     return Listing(files=tuple(files), said=said)
 
 
-def _rows(source: Path) -> list[dict[str, str]]:
-    """Rows of a table as text, '' for what is empty."""
-    try:
-        if source.suffix.lower() == ".parquet":
-            table = pq.read_table(source)
-            columns = {name: _as_text(table[name]) for name in table.column_names}
-            return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        with source.open(newline="", encoding="utf-8-sig") as stream:
-            return [
-                {str(name).strip(): (value or "").strip() for name, value in row.items() if name is not None}
-                for row in csv.DictReader(stream)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
-        raise InputError(f"--images {source} cannot be read: {error}") from error
-
-
-def _as_text(column: pa.ChunkedArray) -> Sequence[str]:
-    return ["" if value is None else str(value).strip() for value in column.to_pylist()]
-
-
-def _of_row(source: Path, number: int, row: Mapping[str, str], config: ImportConfig) -> ListedFile:
-    where = f"--images {source}, row {number}"
+def _of_row(source: Path, read: Row, config: ImportConfig) -> ListedFile:
+    where, row = f"--images {source}, {read.where}", read.cells
     if not row["file"]:
-        raise InputError(f"{where}: the file is empty")
+        raise InputError(f"{where}: the cell of file is empty, a path should stand there")
     path = os.path.normpath(source.parent.absolute() / Path(row["file"]).expanduser())
     mask = row.get("mask", "")
     mask = os.path.normpath(source.parent.absolute() / Path(mask).expanduser()) if mask else ""
@@ -205,13 +191,15 @@ def _of_row(source: Path, number: int, row: Mapping[str, str], config: ImportCon
     day = parse_day(text) if text else None
     if text and day is None:
         raise InputError(f"{where}: the date {text!r} is no day: write 2022-01-31 or 20220131")
+    stratum = stratum.removesuffix(".0")
     if stratum and not (stratum.isdecimal() and int(stratum) < 2**31):
         raise InputError(f"{where}: the stratum {stratum!r} must be a whole number from 0")
     if sensor not in (None, *SENSOR_CODE):
         raise InputError(f"{where}: the sensor {sensor!r} must be L30 or S30")
     for file in (path, mask):
         if file and not Path(file).is_file():
-            raise InputError(f"{where}: {file} does not exist; paths are relative to the table's folder")
+            wrong = "is a folder, not an image" if Path(file).is_dir() else f"does not exist{beside(Path(file))}"
+            raise InputError(f"{where}: {file} {wrong}; paths are relative to the table's folder")
     return ListedFile(
         name=Path(os.path.relpath(path, source.parent.absolute())).as_posix(),
         path=path,

@@ -12,13 +12,15 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from geofm_pipeline.errors import InputError
 
 DATE = "date"
+WILD = re.compile(r"[*?{}]")
+"""What makes a pattern of a path."""
 _TOKEN = re.compile(r"\*\*/|\*|\?|\{[^{}]*\}|[^*?{}]+|[{}]")
 _FIELD = re.compile(r"\{([A-Za-z_]\w*)(?::(.+))?\}")
 _DIRECTIVES = {
@@ -61,6 +63,8 @@ class PathPattern:
     """What a path relative to `root`, with slashes, must match."""
     glob: str
     """The same for the disk, where a field may be anything."""
+    rest: str
+    """The pattern behind `root`."""
 
     @classmethod
     def parse(cls, text: str) -> PathPattern:
@@ -87,19 +91,29 @@ class PathPattern:
             globbed += "*"
         compiled = re.compile(regex, re.DOTALL)
         return cls(
-            text=text, root=root, fields=tuple(fields), date_format=date_format, regex=compiled, glob=_single(globbed)
+            text=text,
+            root=root,
+            fields=tuple(fields),
+            date_format=date_format,
+            regex=compiled,
+            glob=_single(globbed),
+            rest=relative,
         )
 
-    def find(self) -> list[Found]:
-        """All files that match, in order of their names.
+    @classmethod
+    def of_folder(cls, folder: Path) -> PathPattern:
+        """All files below a folder, whatever characters its name has."""
+        return replace(cls.parse("**/*"), text=str(folder), root=folder)
 
-        Raises
-        ------
-        InputError
-            When the folder does not exist.
-        """
-        if not self.root.is_dir():
-            raise InputError(f"{self.text!r}: the folder {self.root} does not exist")
+    @property
+    def beginnings(self) -> tuple[PathPattern, ...]:
+        """What is left of the pattern when parts are taken from its end, shortest first, the whole not among them."""
+        tokens = _TOKEN.findall(self.rest)
+        ahead = self.text.removesuffix(self.rest)
+        return tuple(PathPattern.parse(ahead + "".join(tokens[:end])) for end in range(1, len(tokens)))
+
+    def find(self) -> list[Found]:
+        """All files that match, in order of their names; none where the folder does not exist."""
         names = sorted(path.relative_to(self.root).as_posix() for path in self.root.glob(self.glob) if path.is_file())
         matches = ((name, self.regex.fullmatch(name)) for name in names)
         return [Found(path=self.root / name, fields=match.groupdict()) for name, match in matches if match]
@@ -133,7 +147,7 @@ def as_date(day: int) -> str:
 
 def _split(text: str) -> tuple[Path, str]:
     """The folder before the first wildcard or field, and the rest."""
-    first = re.search(r"[*?{}]", text)
+    first = WILD.search(text)
     fixed = text if first is None else text[: first.start()]
     folder, _, _ = fixed.rpartition("/")
     rest = text[len(folder) :].lstrip("/") if folder else text.lstrip("/")

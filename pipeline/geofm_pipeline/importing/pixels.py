@@ -16,10 +16,10 @@ from geofm_pipeline.errors import InputError
 from geofm_pipeline.hls.bands import FILL
 from geofm_pipeline.hls.fmask import BITS
 from geofm_pipeline.hls.fmask import FILL as FMASK_FILL
+from geofm_pipeline.importing.scaling import LEAST, MOST, remedy
 
 CLEAR = 1 << BITS["aerosol_low"]
 """64: the byte of a clear land pixel in HLS with the least aerosol; 0 is not used, since v2.0 does not write it."""
-_LEAST, _MOST = np.iinfo(np.int16).min, np.iinfo(np.int16).max
 _UNKNOWN = -1
 WORDS: dict[str, int] = {
     "clear": CLEAR,
@@ -84,7 +84,7 @@ class Conversion:
         numbers = values if self.plain and values.dtype.kind != "f" else self._converted(values, there)
         lowest = int(numbers.min(where=there, initial=0)) if there.any() else 0
         highest = int(numbers.max(where=there, initial=0)) if there.any() else 0
-        if lowest < _LEAST or highest > _MOST:
+        if lowest < LEAST or highest > MOST:
             raise UnfitValueError(self._too_large(values, numbers, there, lowest, highest))
         counts = np.full(values.shape, FILL, dtype=np.int16)
         np.copyto(counts, numbers, where=there, casting="unsafe")
@@ -102,12 +102,11 @@ class Conversion:
         lowest: int,
         highest: int,
     ) -> str:
-        wrong = values[there & (numbers == (highest if highest > _MOST else lowest))].flat[0]
-        became = "" if self.plain else f", which becomes {highest if highest > _MOST else lowest}"
+        wrong = values[there & (numbers == (highest if highest > MOST else lowest))].flat[0]
+        became = "" if self.plain else f", which becomes {highest if highest > MOST else lowest:.6g}"
         return (
-            f"has the value {wrong}{became}: a store holds reflectance × 10,000 from {_LEAST} to {_MOST}. Give --scale "
-            "and --offset (Landsat Collection 2: --scale 0.275 --offset -2000), or --nodata "
-            f"{wrong} where it means that nothing is there"
+            f"has the value {wrong!s}{became}: a store holds reflectance × 10,000 from {LEAST} to {MOST}; "
+            f"{remedy(wrong, self.scale, self.offset)}"
         )
 
 

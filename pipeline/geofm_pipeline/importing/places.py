@@ -72,13 +72,15 @@ def near_held_out(chips: NDArray[np.object_], grounds: Sequence[NDArray[np.objec
 class Georeference:
     """Longitudes and latitudes of pixels of one grid."""
 
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
+    def __init__(self, grid: Grid, name: str = "an image") -> None:
+        """`name` is what a message calls the image."""
+        self._grid, self._name = grid, name
         try:
             self._transformer = Transformer.from_crs(CRS.from_wkt(grid.crs), "EPSG:4326", always_xy=True)
         except ProjError as error:
             raise InputError(
-                f"the reference system of an image of {grid.text()} has no place on Earth: {error}"
+                f"the reference system of {name}, of {grid.text()}, has no place on Earth: {error}; give it the right "
+                "one, e.g. by `gdal_edit.py -a_srs EPSG:32632`"
             ) from None
 
     def centres(
@@ -108,5 +110,8 @@ class Georeference:
         x, y = self._grid.xy(rows, cols)
         lon, lat = self._transformer.transform(x, y)
         if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-            raise InputError(f"an image of {self._grid.text()} has no place on Earth: its georeference is wrong")
+            raise InputError(
+                f"{self._name}, of {self._grid.text()}, has no place on Earth: its reference system or its corners are "
+                "wrong (gdal_edit.py -a_srs … -a_ullr … sets them)"
+            )
         return np.asarray(lon), np.asarray(lat)

@@ -7,7 +7,7 @@ give two samples of four, and the last is left out. Costs one read of all pixels
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geofm_pipeline.cluster import Runner
-from geofm_pipeline.errors import NothingFoundError
+from geofm_pipeline.errors import InputError, NothingFoundError
+from geofm_pipeline.hls.bands import FILL
 from geofm_pipeline.hls.fmask import DEFAULT_RULE
-from geofm_pipeline.importing.config import ImportConfig
+from geofm_pipeline.importing.config import LEAST_CHIP, ImportConfig
 from geofm_pipeline.importing.images import Image, by_place
 from geofm_pipeline.importing.places import Georeference, held_out, near_held_out
 from geofm_pipeline.importing.reader import ImageReader, Meaning
+from geofm_pipeline.importing.scaling import dark_counts, too_few_counts
 from geofm_pipeline.importing.tables import chosen_table, sensor_codes, wkb
 from geofm_pipeline.importing.units import unit_ids
 from geofm_pipeline.importing.words import counted
@@ -39,25 +41,42 @@ class MeasureTask:
     meaning: Meaning
 
 
-def measure(task: MeasureTask) -> NDArray[np.float32]:
-    """Share of valid pixels of each whole chip of an image, shape (rows, cols) of chips."""
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the pixels of one image are."""
+
+    shares: NDArray[np.float32]
+    """Share of valid pixels of each whole chip, shape (rows, cols) of chips."""
+    counts: tuple[int, int] | None
+    """Lowest and highest count of all its chips; None where nothing is there."""
+
+
+def measure(task: MeasureTask) -> Measured:
+    """Read all chips of one image once."""
     size, grid = task.size, task.image.grid
     down, across = grid.height // size, grid.width // size
     shares = np.zeros((down, across), dtype=np.float32)
-    reader = ImageReader(task.meaning)
+    reader, ranges = ImageReader(task.meaning), list[tuple[int, int]]()
     try:
         for at in range(down if across else 0):
             image, fmask = reader.read(task.image, row=at * size, col=0, height=size, width=across * size)
             valid = valid_pixels(image[None], fmask[None], DEFAULT_RULE)[0]
             shares[at] = valid.reshape(size, across, size).mean(axis=(0, 2))
+            there = image[image != FILL]
+            ranges += [(int(there.min()), int(there.max()))] if there.size else []
     finally:
         reader.rasters.close()
-    return shares
+    return Measured(shares=shares, counts=_joined(ranges))
+
+
+def _joined(ranges: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    """The range that covers all of some."""
+    return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
 
 
 def measure_all(
     images: Sequence[Image], config: ImportConfig, meaning: Meaning, runner: Runner, progress: Progress
-) -> list[NDArray[np.float32]]:
+) -> list[Measured]:
     """:func:`measure` of all images, in their order."""
     tasks = [MeasureTask(image=image, size=config.chip_size, meaning=meaning) for image in images]
     results = runner.run(measure, tasks)
@@ -80,7 +99,32 @@ class Choice:
     """Sentences for the user."""
 
 
-def choose(images: Sequence[Image], shares: Sequence[NDArray[np.float32]], config: ImportConfig) -> Choice:
+def check_possible(images: Sequence[Image], config: ImportConfig) -> None:
+    """Raise NothingFoundError where size and dates of images say that no sample can come of them; reads no pixel."""
+    places = by_place(images).values()
+    why = _hopeless(places, config)
+    if why:
+        raise NothingFoundError(_without_sample(places, why))
+
+
+def check_counts(measured: Sequence[Measured], config: ImportConfig) -> str | None:
+    """A sentence where the counts of all images together are hardly reflectance × 10,000, else None.
+
+    Raises
+    ------
+    InputError
+        When --scale leaves nothing of the values.
+    """
+    counts = _joined([one.counts for one in measured if one.counts is not None])
+    if counts is None:
+        return None
+    lost = too_few_counts(*counts, config.scale, config.offset)
+    if lost is not None:
+        raise InputError(lost)
+    return dark_counts(*counts, config.scale, config.offset)
+
+
+def choose(images: Sequence[Image], measured: Sequence[Measured], config: ImportConfig) -> Choice:
     """Samples of measured images.
 
     Raises
@@ -90,11 +134,11 @@ def choose(images: Sequence[Image], shares: Sequence[NDArray[np.float32]], confi
     InputError
         When places cannot be held out, or two chips get one id.
     """
-    valid = {image.name: share for image, share in zip(images, shares, strict=True)}
+    valid = {image.name: one.shares for image, one in zip(images, measured, strict=True)}
     grounds = [_Ground(mine, valid, config) for mine in by_place(images).values()]
     used = [ground for ground in grounds if ground.samples]
     if not used:
-        raise NothingFoundError(_nothing(grounds, config))
+        raise NothingFoundError(_nothing([ground.images for ground in grounds], config))
     heldout = held_out([ground.place for ground in used], config.heldout, config.seed)
     columns, near = _columns(used, heldout, config)
     if not np.any(columns["split"] == 0):
@@ -141,13 +185,17 @@ class _Ground:
             self.empty += not runs
             self.left_over += len(dates) - size * len(runs)
 
+    @property
+    def georeference(self) -> Georeference:
+        return Georeference(self.images[0].grid, self.images[0].bands[0].path)
+
 
 def _columns(
     grounds: Sequence[_Ground], heldout: frozenset[str], config: ImportConfig
 ) -> tuple[dict[str, NDArray[np.generic] | list[object]], int]:
     """Columns of CHOSEN, and how many training chips lie too near held-out ground to be used."""
     parts = [_place_columns(ground, ground.place in heldout, config.chip_size) for ground in grounds]
-    whole = [Georeference(ground.images[0].grid).whole() for ground in grounds if ground.place in heldout]
+    whole = [ground.georeference.whole() for ground in grounds if ground.place in heldout]
     joined = {name: [value for part in parts for value in part[name]] for name in parts[0]}
     split, polygons = np.array(joined["split"]), np.array(joined.pop("polygon"), dtype=object)
     near = near_held_out(polygons, whole) & (split == 0)
@@ -175,7 +223,7 @@ def _place_columns(ground: _Ground, heldout: bool, size: int) -> dict[str, list[
     rows = np.array([row for row, _, _ in ground.samples]) * size
     cols = np.array([col for _, col, _ in ground.samples]) * size
     taken = [[ground.images[at] for at in run] for _, _, run in ground.samples]
-    where = Georeference(ground.images[0].grid)
+    where = ground.georeference
     lon, lat = where.centres(rows, cols, size)
     n = len(taken)
     return {
@@ -194,18 +242,29 @@ def _place_columns(ground: _Ground, heldout: bool, size: int) -> dict[str, list[
     }
 
 
-def _nothing(grounds: Sequence[_Ground], config: ImportConfig) -> str:
-    """Why no image gives a sample."""
+def _nothing(places: Collection[Sequence[Image]], config: ImportConfig) -> str:
+    """Why no image gives a sample, although they are large enough and of enough dates."""
     dates = counted(config.timesteps, "date")
-    if not any(ground.chips for ground in grounds):
-        largest = max((ground.images[0].grid for ground in grounds), key=lambda grid: min(grid.height, grid.width))
-        why = f"the largest is {largest.height} × {largest.width} px: lower --chip-size {config.chip_size}"
-    elif all(ground.short for ground in grounds):
-        most = max(len(ground.images) for ground in grounds)
-        why = f"a sample needs {dates}, and no place has more than {most}: lower --timesteps"
-    else:
-        why = f"no chip has {dates} with {config.min_valid:.0%} of its pixels valid: lower --timesteps or --min-valid"
-    return f"{counted(len(grounds), 'place')} without any sample: {why}"
+    why = f"no chip has {dates} with {config.min_valid:.0%} of its pixels valid: lower --timesteps or --min-valid"
+    return _without_sample(places, _hopeless(places, config) or why)
+
+
+def _hopeless(places: Collection[Sequence[Image]], config: ImportConfig) -> str:
+    """Why images cannot give a sample whatever their pixels are, '' where they can."""
+    grids = [images[0].grid for images in places]
+    largest = max(grids, key=lambda grid: min(grid.height, grid.width))
+    edge, most = min(largest.height, largest.width), max(len(images) for images in places)
+    if edge < config.chip_size:
+        lower = f"lower --chip-size {config.chip_size} to {edge}" if edge >= LEAST_CHIP else "too small for any chip"
+        return f"the largest is {largest.height} × {largest.width} px: {lower}"
+    if most < config.timesteps:
+        dates = counted(config.timesteps, "date")
+        return f"a sample needs {dates}, and no place has more than {most}: lower --timesteps"
+    return ""
+
+
+def _without_sample(places: Collection[Sequence[Image]], why: str) -> str:
+    return f"{counted(len(places), 'place')} without any sample: {why}"
 
 
 def _said(grounds: Sequence[_Ground], near: int, config: ImportConfig) -> Iterator[str]:

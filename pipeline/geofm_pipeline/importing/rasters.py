@@ -133,6 +133,12 @@ class Rasters:
             raise RasterReadError(str(error.__cause__ or error)) from error
         return values, present
 
+    def forget(self, path: str) -> None:
+        """Close one file, so that it is opened anew when it is read again."""
+        found = self._open.pop(path, None)
+        if found is not None:
+            found.close()
+
     def close(self) -> None:
         """Release all files."""
         while self._open:

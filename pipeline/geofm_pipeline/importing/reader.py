@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geofm_pipeline.chips import Chip, ChipFailure, ChipRequest, ReadStats
-from geofm_pipeline.errors import BlockReadError, InputError
+from geofm_pipeline.errors import InputError
 from geofm_pipeline.hls.bands import FILL
+from geofm_pipeline.importing.damage import unreadable
 from geofm_pipeline.importing.images import BandFile, Image
 from geofm_pipeline.importing.pixels import Conversion, MaskValues, UnfitValueError, fmask_of
 from geofm_pipeline.importing.rasters import RasterReadError, Rasters
@@ -40,19 +41,19 @@ class ImageReader:
         Raises
         ------
         InputError
-            When a value cannot be a count, or one of the mask has no meaning.
-        BlockReadError
-            When a file cannot be read; transient, as a user may put it back.
+            When a value cannot be a count, one of the mask has no meaning, or a file is damaged.
+        ArchiveError
+            When a file is gone, or its disk fails.
         """
         window = (row, col, height, width)
         counts = np.empty((len(image.bands), height, width), dtype=np.int16)
         for path, places in _by_file(image.bands).items():
-            values, present = self._values(image, path, [image.bands[place].band for place in places], window)
+            values, present = self._values(path, [image.bands[place].band for place in places], window)
             for at, place in enumerate(places):
                 counts[place] = self._counts(image.bands[place], values[at], present[at])
         marks = None
         if image.mask and self._meaning.mask is not None:
-            values, present = self._values(image, image.mask, [1], window)
+            values, present = self._values(image.mask, [1], window)
             try:
                 marks = self._meaning.mask.bytes(values[0], present[0])
             except UnfitValueError as fault:
@@ -60,15 +61,18 @@ class ImageReader:
         return counts, fmask_of(counts, marks)
 
     def _values(
-        self, image: Image, path: str, bands: list[int], window: tuple[int, int, int, int]
+        self, path: str, bands: list[int], window: tuple[int, int, int, int]
     ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Values and what is there; a failed reading is tried again, since network drives have lapses."""
         row, col, height, width = window
-        try:
-            return self.rasters.read(path, bands, row=row, col=col, height=height, width=width)
-        except RasterReadError as fault:
-            names = ", ".join(map(str, bands))
-            cause = f"{path} cannot be read: {fault}"
-            raise BlockReadError(granule=image.name, band=f"band {names}", cause=cause, transient=True) from fault
+        said = ""
+        for _ in range(2):
+            try:
+                return self.rasters.read(path, bands, row=row, col=col, height=height, width=width)
+            except RasterReadError as fault:
+                said = str(fault)
+                self.rasters.forget(path)
+        raise unreadable(path, said)  # outside of `except`: GDAL's errors do not travel between processes
 
     def _counts(self, band: BandFile, values: NDArray[np.generic], present: NDArray[np.bool_]) -> NDArray[np.int16]:
         try:

@@ -2,7 +2,8 @@
 
     python tests/model/terratorch/peer.py FOLDER
 
-FOLDER/request.json: `variant` and `arguments` of TerraTorch's builder, `load`, `gradients`.
+FOLDER/request.json: `variant` and `arguments` of TerraTorch's builder, `load`, `gradients`, and `alone` for the encoder
+alone, as TerraTorch builds backbones, of which `features` are the only output.
 FOLDER/input.safetensors: `image` [b, c, t, h, w], `noise` [b, n] whose lowest are seen, and with metadata
 `temporal_coords` [b, t, 2] (year, day from 0) and `location_coords` [b, 2] (lat, lon).
 
@@ -42,7 +43,10 @@ def built(request: dict[str, Any], weights: Path) -> tuple[torch.nn.Module, Call
     build = partial(prithvi_vit()._create_prithvi, request["variant"], **request["arguments"])
     if request["load"]:
         load = {"pretrained": True, "ckpt_path": str(weights)}
-        model, encoder = build(encoder_only=False, **load), build(encoder_only=True, **load)
+        encoder = build(encoder_only=True, **load)
+        if request["alone"]:
+            return encoder, encoder
+        model = build(encoder_only=False, **load)
         compare(model, torch.load(weights, weights_only=True))
         return model, encoder
     torch.manual_seed(1)
@@ -76,9 +80,12 @@ def main() -> None:
     model, features = built(request, folder / "model.pt")
     if complaints.found:
         raise SystemExit("\n".join(complaints.found))
-    model.encoder.random_masking = partial(model.encoder.random_masking, noise=noise)
     with torch.no_grad():
         seen_all = features(image, **given)[-1]
+    if request["alone"]:
+        save_file({"features": seen_all.contiguous()}, folder / "output.safetensors")
+        return
+    model.encoder.random_masking = partial(model.encoder.random_masking, noise=noise)
     with torch.set_grad_enabled(request["gradients"]):
         loss, pixels, hidden = model(image, **given)
     out = {

@@ -55,7 +55,7 @@ def test_a_damaged_checkpoint_is_an_error(tmp_path: Path) -> None:
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"SHA-256.*move its folder away"):
+    with pytest.raises(CheckpointError, match=r"SHA-256.*move the checkpoint's folder away"):
         written.state()
     file.unlink()
     with pytest.raises(CheckpointError, match="missing"):
@@ -65,8 +65,16 @@ def test_a_damaged_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="schema 99"):
         open_checkpoint(tmp_path)
     record.write_text("{")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match=r"cannot be read \(Expecting property name"):
         open_checkpoint(tmp_path)
+    record.write_text("{}")
+    with pytest.raises(CheckpointError, match="does not say schema and step"):
+        open_checkpoint(tmp_path)
+    record.unlink()
+    write_checkpoint(tmp_path / "run" / "checkpoints", 3, STATE, {}).path.joinpath("record.json").unlink()
+    for place in (tmp_path, written.path, tmp_path / "run"):
+        with pytest.raises(CheckpointError, match=r"record\.json is missing.*restore the file, or move"):
+            open_checkpoint(place)
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         open_checkpoint(tmp_path / "nowhere")
 

@@ -13,13 +13,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 from geofm_model.cli import run as command
 from geofm_model.models import SIZES, DecoderConfig
-from geofm_model.options import OptionError, parse_pretraining, recipes
+from geofm_model.option_names import OptionError
+from geofm_model.options import parse_pretraining, recipes
 from geofm_model.training.checkpoints import open_checkpoint
+from geofm_model.training.pretrain import pretrain
 from geofm_model.training.settings import Pretraining
 
 from .conftest import MakeRun
@@ -74,11 +78,8 @@ def test_a_printed_configuration_is_one_that_can_be_read(capsys: pytest.CaptureF
     ("words", "message"),
     [
         (["--config", "mae_giant.yaml"], "no recipe: recipes are mae_100m.yaml"),
-        (["--config", "mae_nano.yaml", "--out=R"], "data.store"),
-        (["--config", "mae_nano.yaml", *NEEDED, "--steps=many"], "steps"),
-        (["--config", "mae_nano.yaml", *NEEDED, "--task.masking=rows"], "masking must be one of random, space"),
-        (["--config", "mae_nano.yaml", *NEEDED, "--task.rato=0.5"], "task.rato"),
-        (["--config", "mae_nano.yaml", *NEEDED, "--step=5"], "step"),
+        (["--config="], "--config names no file"),
+        (["--config", "mae_nano.yaml", "--out=R"], "--data.store is missing: text or a list of texts is expected"),
         (["--config", "mae_nano.yaml", *NEEDED, "--data.store=T"], "--data.store is given twice"),
         (["--config", "mae_nano.yaml", *NEEDED, "--model.encoder.heads=5"], "multiple of 16 and of its heads"),
         (["--config", "mae_nano.yaml", *NEEDED, "--model.encoder.patching.size=0"], "a patch needs pixels"),
@@ -87,6 +88,13 @@ def test_a_printed_configuration_is_one_that_can_be_read(capsys: pytest.CaptureF
         (["--config", "mae_nano.yaml", *NEEDED, "--optimizer.betas=[0.9,1.5]"], "optimizer.betas must be two numbers"),
         (["--config", "mae_nano.yaml", *NEEDED, f"--seed={10**22}"], "seed must be from 0"),
         (["--config", "mae_nano.yaml", *NEEDED, "--data.batch_size=0"], "data.batch_size must be at least 1, got 0"),
+        (
+            ["--config", "mae_nano.yaml", *NEEDED, "--optimizer.clip=0"],
+            "optimizer.clip must be above 0, or null, got 0",
+        ),
+        (["--config", "mae_nano.yaml", *NEEDED, "--optimizer.rate=.nan"], "optimizer.rate must be above 0, got nan"),
+        (["--config", "mae_nano.yaml", *NEEDED, "--task.dates=0"], "task.dates must be at least 1, got 0"),
+        (["--config", "mae_nano.yaml", *NEEDED, "--watch.keep=-1"], "watch.keep must be at least 1, or 0 for all"),
     ],
 )
 def test_a_slip_is_named(words: list[str], message: str) -> None:
@@ -106,6 +114,44 @@ def test_the_command_line_says_what_is_wrong(capsys: pytest.CaptureFixture[str],
     assert "choose pretrain" in capsys.readouterr().err
     assert command(["--help"]) == 0
     assert "pretrain" in capsys.readouterr().out
+
+
+def test_without_a_word_there_is_help_and_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, with exit code 2; what is asked for goes to stdout, with 0."""
+    for words in ([], ["pretrain"], ["export"]):
+        assert command(words) == 2
+        said = capsys.readouterr()
+        assert (said.out, said.err[:18]) == ("", "usage: geofm-train")
+        assert command([*words, "--help"]) == 0
+        said = capsys.readouterr()
+        assert (said.out[:18], said.err) == ("usage: geofm-train", "")
+
+
+@pytest.mark.parametrize(
+    ("command_of", "environment", "start"),
+    [
+        ("export", {"RANK": "0", "WORLD_SIZE": "2"}, "geofm-train: /nowhere"),
+        ("export", {"RANK": "1", "WORLD_SIZE": "2"}, "geofm-train: process 1: /nowhere"),
+        ("pretrain", {"RANK": "1", "WORLD_SIZE": "1"}, "geofm-train: the environment has RANK=1, WORLD_SIZE=1"),
+        ("pretrain", {"RANK": "x", "WORLD_SIZE": "2"}, "geofm-train: the environment has RANK=x"),
+    ],
+)
+def test_an_error_of_one_process_has_its_number(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command_of: str,
+    environment: dict[str, str],
+    start: str,
+) -> None:
+    """Process 0 speaks at once; others give it time, since they are ended where all have the same error."""
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    words = ["--network=/nowhere", "--out=x"] if command_of == "export" else ["--config=mae_nano.yaml", *NEEDED]
+    assert command([command_of, *words]) == 2
+    assert capsys.readouterr().err.startswith(start)
+    assert waited == ([10.0] if "process 1" in start else [])
 
 
 def test_a_run_can_be_drawn_and_exported(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +177,28 @@ def test_a_run_can_be_drawn_and_exported(make_run: MakeRun, tmp_path: Path, caps
     assert command(["reconstruct", *again]) == 0
     assert capsys.readouterr().out == said
     assert command(["export", f"--network={run.out}", f"--out={exported}"]) == 2  # there is something already
+
+
+def test_an_exported_encoder_goes_on_to_other_forms(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From our folder to Prithvi's file and back, bit by bit; what needs a decoder says that there is none."""
+    run = make_run(steps=1)
+    pretrain(run)
+    ours, theirs, back = (str(tmp_path / name) for name in ("ours", "theirs", "back"))
+    assert command(["export", f"--network={run.out}", f"--out={ours}", "--part=encoder"]) == 0
+    assert command(["export", f"--network={ours}", f"--out={theirs}", "--format=prithvi"]) == 0
+    assert command(["export", f"--network={theirs}/model.pt", f"--out={back}", "--part=encoder"]) == 0
+    state = torch.load(f"{theirs}/model.pt", weights_only=True)
+    assert all(name.startswith("encoder.") for name in state)
+    first, last = (load_file(f"{folder}/model.safetensors") for folder in (ours, back))
+    assert first.keys() == last.keys()
+    assert all(torch.equal(first[name], last[name]) for name in first)
+    capsys.readouterr()
+    for network in (ours, theirs):
+        words = [f"--network={network}", f"--store={run.data.store}", "--samples=[0]", f"--out={tmp_path / 'x.png'}"]
+        assert command(["reconstruct", *words]) == 2
+        assert f"{network} has an encoder alone, which predicts nothing" in capsys.readouterr().err
 
 
 def test_wrong_words_of_other_commands(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -126,11 +127,16 @@ def test_a_curve_after_a_kill_is_the_same(make_run: MakeRun, tmp_path: Path) -> 
 
 
 def test_what_a_second_command_does(make_run: MakeRun) -> None:
-    """A finished run stays as it is; other settings are refused by name, those of the machine are not."""
-    run = make_run()
-    pretrain(run)
+    """A finished run stays as it is, and that is all that is said; other settings are refused by name, those of the
+    machine are not."""
+    run, said = make_run(), io.StringIO()
+    pretrain(run, stop=StopAt(4))
+    pretrain(run, progress=Progress(said))
+    assert said.getvalue().startswith(f"going on from {run.out}/checkpoints/step-")
     before = {path: path.stat().st_mtime_ns for path in Path(run.out).rglob("*") if path.name != ".lock"}
-    assert pretrain(run) == "finished"
+    said = io.StringIO()
+    assert pretrain(run, progress=Progress(said)) == "finished"
+    assert said.getvalue() == f"{run.out} is finished: 12 steps were done; nothing to do\n"
     assert {path: path.stat().st_mtime_ns for path in Path(run.out).rglob("*") if path.name != ".lock"} == before
     with pytest.raises(ValueError, match=r"optimizer.rate: 0.00015 → 0.1"):
         pretrain(replace(run, optimizer=replace(run.optimizer, rate=0.1)))
@@ -415,14 +421,16 @@ def test_what_is_secret_in_addresses_is_not_written_down(make_run: MakeRun) -> N
         ({"steps": 0}, "steps must be at least 1"),
         ({"epochs": -1.0}, "epochs must be above 0"),
         ({"data": {"batch_size": 5, "accumulate": 2}}, "multiple of data.accumulate"),
-        ({"model": {"average": 1.5}}, "model.average must lie between"),
-        ({"optimizer": {"clip": 0.0}}, "must be above 0"),
-        ({"watch": {"validate": -1}}, "watch.validate must be 0"),
+        ({"model": {"average": 1.5}}, "model.average must be between 0 and 1, or null, got 1.5"),
+        ({"optimizer": {"clip": 0.0}}, "optimizer.clip must be above 0, or null, got 0"),
+        ({"watch": {"validate": -1}}, "watch.validate must be at least 1, or 0 for never, got -1"),
         ({"data": {"store": []}}, "names no dataset"),
+        ({"data": {"shares": [1.0, 0.0]}}, "data.shares must be numbers above 0"),
+        ({"optimizer": {"shape": "constant", "warmup": 0.9}}, "together they may be 1"),
         ({"out": ""}, "out is empty"),
-        ({"repeats": 1025}, "repeats must be at most 1024"),
-        ({"task": {"size": 0}}, "task.size and task.dates at least 1"),
-        ({"optimizer": {"warmup": 2.0}}, "shares of the steps"),
+        ({"repeats": 1025}, "repeats must be from 1 to 1024, got 1025"),
+        ({"task": {"size": 0}}, "task.size must be at least 1, got 0"),
+        ({"optimizer": {"warmup": 2.0}}, "optimizer.warmup must be a share of the steps"),
     ],
 )
 def test_settings_check_themselves(make_run: MakeRun, changes: dict[str, object], message: str) -> None:

@@ -73,6 +73,18 @@ def wait_for_step(run: Pretraining, step: int, process: subprocess.Popen[str]) -
     raise AssertionError(f"step {step} did not come")
 
 
+def test_an_error_that_all_have_is_said_once(make_run: MakeRun) -> None:
+    """Before the processes know each other, and after."""
+    for changes, message in (
+        ({"device": "tpu"}, "device must be auto"),
+        ({"data": {"store": "/nowhere"}}, "/nowhere does"),
+    ):
+        process = launched(make_run(**changes), 2)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode != 0
+        assert said.count(message) == said.count("geofm-train: ") == 1
+
+
 def test_two_processes_are_one(make_run: MakeRun, make_store: MakeStore, tmp_path: Path) -> None:
     """The same losses within 1e-5, with accumulation, held-out errors included: means of means would differ."""
     data = {"batch_size": 8, "accumulate": 2, "store": str(make_store(n=150))}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from geofm_model import Store
 from geofm_model.loading import gather
 from geofm_model.training.labels import labels_of
 from geofm_model.training.pretrain import pretrain
+from geofm_model.training.progress import Progress
 from geofm_model.training.reconstruction import batch_of, reconstruct_batch
 from geofm_model.training.runlog import read_log
 from geofm_model.training.throughput import Stopwatch, matmul_rate, peak_flops
@@ -68,17 +71,63 @@ def test_labels_of_two_datasets_are_their_own(make_store: MakeStore, tmp_path: P
 
 @pytest.mark.parametrize(
     ("columns", "message"),
-    [({"unit": [1]}, "no column label"), ({"unit": [1], "label": pa.array([None], pa.string())}, "no label at all")],
+    [
+        ({"unit": [1]}, "no column label"),
+        ({"unit": [1], "label": pa.array([None], pa.string())}, "no label at all"),
+        ({"unit": ["a"], "label": ["x"]}, "has units of type string"),
+    ],
 )
 def test_labels_that_are_none(store: Path, tmp_path: Path, columns: dict[str, object], message: str) -> None:
     """A missing file, column or value is named."""
     members = gather([store])
     with pytest.raises(ValueError, match=message):
         labels_of(table(tmp_path / "l.parquet", **columns), [str(store)], members)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match=r"none.parquet cannot be read \(No such file"):
         labels_of(str(tmp_path / "none.parquet"), [str(store)], members)
+    (tmp_path / "table.parquet").write_text("unit,label\n1,a\n")
+    with pytest.raises(ValueError, match=r"table.parquet is no Parquet file"):
+        labels_of(str(tmp_path / "table.parquet"), [str(store)], members)
     with pytest.raises(ValueError, match=r"not every dataset has a samples\.parquet"):
         labels_of("biome", [str(store)], members)
+
+
+def test_labels_of_other_data_are_refused_before_the_first_step(
+    make_run: MakeRun, make_store: MakeStore, tmp_path: Path
+) -> None:
+    """A file whose units are not among the samples, or only among those of one split: nothing is trained or left."""
+    run = make_run(data={"store": str(make_store(n=150))}, watch={"probe": 12})
+    store = Store.open(run.data.stores[0])
+    trained = store.column("unit")[store.column("split") == 0]
+    for units, split in ((np.arange(20, dtype=np.uint64), "training"), (trained, "held-out")):
+        labels = table(tmp_path / "l.parquet", unit=units, label=["a"] * len(units))
+        with pytest.raises(ValueError, match=rf"l\.parquet has a label for none of the [\d,]+ {split} samples"):
+            pretrain(replace(run, watch=replace(run.watch, labels=labels)))
+        assert not Path(run.out).exists()
+
+
+@pytest.mark.parametrize(("kept", "ending"), [(2, "have a label to probe for\n"), (30, "a probe needs 10 of either\n")])
+def test_it_is_said_how_many_samples_have_a_label(
+    make_run: MakeRun, make_store: MakeStore, tmp_path: Path, kept: int, ending: str
+) -> None:
+    """Before the first step, where not all have one; no pixel is read for it."""
+    run = make_run(data={"store": str(make_store(n=150))}, watch={"probe": 12}, steps=1)
+    store = Store.open(run.data.stores[0])
+    split, said = store.column("split"), io.StringIO()
+    units = [store.column("unit")[split == number] for number in (0, 1)]
+    some = np.concatenate([of[::kept] for of in units])
+    labels = table(tmp_path / "l.parquet", unit=some, label=["ab"[at % 2] for at in range(len(some))])
+    pretrain(replace(run, watch=replace(run.watch, labels=labels)), progress=Progress(said))
+    counts = [f"{len(of[::kept])} of {len(of)}" for of in units]
+    first = said.getvalue().splitlines(keepends=True)[0]
+    assert first.startswith(f"{counts[0]} training and {counts[1]} held-out samples")
+    assert first.endswith(ending)
+
+
+def test_labels_without_a_probe_are_not_used_and_that_is_said(make_run: MakeRun) -> None:
+    """A setting that has no effect is named."""
+    said = io.StringIO()
+    pretrain(make_run(watch={"labels": "stratum"}, steps=1), progress=Progress(said))
+    assert "watch.labels is not used: watch.probe is 0" in said.getvalue()
 
 
 def test_a_probe_for_values(make_run: MakeRun, make_store: MakeStore, tmp_path: Path) -> None:

@@ -46,6 +46,13 @@ def test_any_depth_and_fields_that_must_agree(tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    """Braces and asterisks in the name of a folder that is there are no fields and no wildcards."""
+    _touch(tmp_path, "{b}*/x.tif", "ab/x.tif")
+    found = PathPattern.of_folder(tmp_path / "{b}*").find()
+    assert [file.path for file in found] == [tmp_path / "{b}*" / "x.tif"]
+
+
 def test_a_field_takes_as_much_as_it_can(tmp_path: Path) -> None:
     """saclay_w_1.tif is of saclay_w, not of saclay."""
     _touch(tmp_path, "saclay_w_1.tif", "saclay_e_2.tif", "pisa_1.tif")
@@ -89,7 +96,6 @@ def test_dates_in_tags(text: str, day: int | None) -> None:
         ("a/{}.tif", "a field is {name}"),
         ("a/{place:x}.tif", "a number of characters"),
         ("a/{date:%Q}.tif", "the codes %Y"),
-        ("/nowhere/at/all/{place}.tif", "/nowhere/at/all does not exist"),
     ],
 )
 def test_a_pattern_that_cannot_be_says_why(text: str, fragment: str) -> None:

@@ -53,13 +53,13 @@ def test_a_nodata_value_of_the_users_own() -> None:
     ("conversion", "values", "fragment"),
     [
         (Conversion(), np.array([5, 40_000], dtype=np.uint16), "has the value 40000: a store holds"),
-        (Conversion(), np.array([-40_000, 5], dtype=np.int32), "has the value -40000: a store holds"),
+        (Conversion(), np.array([5, 70_000], dtype=np.int32), "has the value 70000: a store holds"),
         (Conversion(scale=10_000), np.array([0.5, 9.0]), "has the value 9.0, which becomes 90000"),
-        (Conversion(offset=-1000), np.array([0, -32_000], dtype=np.int16), "-32000, which becomes -33000"),
+        (Conversion(scale=500), np.array([0.5, -99], dtype=np.float32), "has the value -99.0, which becomes -49500"),
     ],
 )
 def test_nothing_is_clipped(conversion: Conversion, values: np.ndarray, fragment: str) -> None:
-    """A value that does not fit int16 is named, with what it would become."""
+    """A value that does not fit int16 is named, with what it would become and a scale that would do."""
     with pytest.raises(UnfitValueError) as error:
         conversion.counts(values, np.ones(values.shape, dtype=bool))
     assert fragment in str(error.value)

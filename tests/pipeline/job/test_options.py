@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from geofm_pipeline.cli import run
 from geofm_pipeline.config import SampleConfig, parse_bytes
 from geofm_pipeline.errors import InputError
 from geofm_pipeline.options import parse_options
@@ -115,6 +116,14 @@ def test_every_option_has_a_help_sentence(capsys: pytest.CaptureFixture[str]) ->
     for field in dataclasses.fields(SampleConfig):
         assert "--" + field.name.replace("_", "-") in text
     assert "Dates per chip" in text
+
+
+def test_without_a_word_nothing_was_done(capsys: pytest.CaptureFixture[str]) -> None:
+    """A script that has lost its options must not go on as if there were data: the help on stderr, exit code 2."""
+    assert run([]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "--region" in told.err
 
 
 @pytest.mark.parametrize(
