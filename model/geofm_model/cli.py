@@ -69,12 +69,13 @@ def _run(name: str, rest: list[str]) -> tuple[int, str]:
     try:
         return known[name](rest, os.environ)
     except commands.USER_ERRORS as error:
-        return _wrong(str(error), code=1 if isinstance(error, RuntimeError) else 2), ""
+        code = 1 if isinstance(error, RuntimeError) else 2
+        return _wrong(str(error), code, together=name == "pretrain"), ""
 
 
-def _wrong(message: str, code: int = 2) -> int:
-    """Say what is wrong, once where all processes that train together find the same."""
-    rank = _rank()
+def _wrong(message: str, code: int = 2, *, together: bool = False) -> int:
+    """Say what is wrong, once where processes that train together all find the same."""
+    rank = _rank() if together else 0
     if rank == 0:
         _say(f"{PROGRAM}: {message}")
         return code

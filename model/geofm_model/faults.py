@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from geofm_model.addresses import shown_in
+from geofm_model.addresses import shown, shown_in
 from geofm_model.errors import StoreError
 
 _CREDENTIALS = {
@@ -46,13 +46,13 @@ def check_address(address: str) -> None:
     """StoreError for an address of a kind that is not read, or without a place."""
     scheme = address.partition("://")[0].lower()
     if scheme not in ("http", "https", *_SERVICES):
-        raise StoreError(f"{shown_in(address)} begins with {scheme}://: what can be read is https, http, s3, gs and az")
+        raise StoreError(f"{shown(address)} begins with {scheme}://: what can be read is https, http, s3, gs and az")
     try:
         place = urlsplit(address).netloc.rpartition("@")[2]
     except ValueError:
         place = "?"  # obstore says what is wrong with it
     if not place:
-        raise StoreError(f"{shown_in(address)} names no {'bucket' if scheme in _SERVICES else 'host'}: add it")
+        raise StoreError(f"{shown(address)} names no {'bucket' if scheme in _SERVICES else 'host'}: add it")
 
 
 def cause_of(error: Exception, address: str) -> str:

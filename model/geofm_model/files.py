@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from geofm_model.addresses import shown_in
+from geofm_model.addresses import shown
 from geofm_model.errors import ForbiddenError, StoreError
 from geofm_model.faults import cause_of, check_address
 
@@ -121,7 +121,7 @@ class ObjectFiles:
     @property
     def where(self) -> str:
         """The address without user, password and query, which may be secret."""
-        return shown_in(self.address)
+        return shown(self.address)
 
     def read(self, name: str) -> bytes:
         """See :class:`Files`."""

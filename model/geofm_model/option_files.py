@@ -59,12 +59,18 @@ def read_option_file(value: str, names: OptionNames, *, section: str = "") -> Op
     if not isinstance(tree, yaml.MappingNode):
         what = "a list" if isinstance(tree, yaml.SequenceNode) else "a single text"
         raise OptionError(f"{where} holds {what}: it must hold options by their names, such as 'seed: 1'")
-    return OptionFile(where=where, word=word, given=dict(_options(where, tree, names, section)))
+    try:
+        return OptionFile(where=where, word=word, given=dict(_options(where, tree, names, section)))
+    except RecursionError:
+        raise OptionError(f"{where} merges a section into itself: write its options out") from None
 
 
 def _text(where: str, path: str) -> str:
+    file = Path(path).expanduser()
+    if file.is_fifo() or file.is_char_device():
+        raise OptionError(f"{where} is a pipe, which can be read only once: write it to a file first")
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise OptionError(f"{where} is no text in UTF-8 (byte {error.start}): give a YAML file of options") from None
     except OSError as error:
@@ -73,6 +79,8 @@ def _text(where: str, path: str) -> str:
 
 def _tree(where: str, text: str) -> yaml.Node | None:
     """What the text says, with the place of each word, once it is known that its values can be built."""
+    if text.lstrip().startswith("{"):  # JSON may be indented by tabs, YAML not
+        text = text.replace("\t", " ")
     try:
         yaml.safe_load(text)
         tree: yaml.Node | None = yaml.compose(text, yaml.SafeLoader)

@@ -79,6 +79,8 @@ def _alike(last: str, names: list[str], least: float) -> list[str]:
     return [one for one in names if _last(one) in alike]
 
 
+_MOST = 1e15
+"""Whole numbers beyond this one are nobody's option."""
 _WORDS: Mapping[object, str] = {
     int: "a whole number",
     float: "a number",
@@ -125,7 +127,7 @@ def _meant(kind: object, given: str | None) -> str | None:
         value = float(given or "")
     except ValueError:
         value = math.nan
-    whole = str(int(value)) if math.isfinite(value) and value == int(value) else None
+    whole = str(int(value)) if abs(value) < _MOST and value == int(value) else None
     parts = get_args(kind)
     if get_origin(kind) is list:
         item = {int: whole, float: given if math.isfinite(value) else None, str: given}[parts[0]]

@@ -40,8 +40,8 @@ class Finding:
             name = found[1].removeprefix("--")
             what = self.names.expected(name) if name in self.names.values else "the name of a file is expected"
             return f"{found[1]} has no value: {what}"
-        if (found := _VALUE.search(line)) and found[1] in self.names.values:
-            return self._value(found[1])
+        if wrong := [name for name in _VALUE.findall(line) if name in self.names.values]:
+            return self._value(wrong[-1])  # a section's file is named before the option in it
         return line
 
     def placed(self, rule: str) -> str:

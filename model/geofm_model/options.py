@@ -181,7 +181,7 @@ def _files(argv: Sequence[str], names: OptionNames) -> Iterator[OptionFile]:
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = word.removeprefix("--").partition("=")
         value = value if equals else following
-        of_files = word.startswith("--") and (name == "config" or name in names.sections)
+        of_files = word.startswith("--") and (name in names.sections or (name == "config" and bool(names.sections)))
         if of_files and value and not value.startswith("--"):
             yield read_option_file(value, names, section="" if name == "config" else name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -139,6 +140,16 @@ def test_files_that_are_right_are_read(tmp_path: Path) -> None:
     part.write_text("log: 7\n")
     found = parse_pretraining([*RUN[:2], "--config", str(path), *RUN[2:], f"--watch={part}"])
     assert (found.data.batch_size, found.optimizer.rate, found.optimizer.decay, found.watch.log) == (12, 0.25, 0.5, 7)
+
+
+def test_a_pipe_and_a_section_in_itself_are_refused(tmp_path: Path) -> None:
+    """What can be read only once, and what never ends, is said in a sentence."""
+    pipe, endless = tmp_path / "pipe", tmp_path / "endless.yaml"
+    os.mkfifo(pipe)
+    endless.write_text("model: &m {<<: *m}\n")
+    for file, message in ((pipe, "is a pipe"), (endless, "merges a section into itself")):
+        with pytest.raises(OptionError, match=message):
+            parse_pretraining([f"--config={file}", "--data.store=x", "--out=y"])
 
 
 def test_of_several_files_the_wrong_one_is_named(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from servers.loopback import Loopback, Reply, Request, serving
 from servers.maps import folder_app
 
 from geofm_model import Store, StoreError, files
+from geofm_model.addresses import shown, shown_in
 from geofm_model.faults import cause_of
 from geofm_model.files import ObjectFiles
 from geofm_model.loading import Loader, stratum_names
@@ -79,6 +80,25 @@ def test_a_query_goes_to_every_file_and_into_no_message(dataset: Path, no_proxy:
             Loader(f"http://user:password@{host}?sig=other-secret", batch_size=4)
     assert host in str(caught.value)
     assert not any(word in str(caught.value) for word in ("secret", "password", "user:"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://h/x?a=1,2&sig=SECRET",
+        "https://h/a,b?sig=SECRET",
+        "https://h/a]b?sig=SECRET",
+        "https://h/it's/x#SECRET",
+        "https://u:SECRET@h/x",
+        "https://u:p'SECRET@h/x?k=SECRET",
+        "s3://h/x?a=1,http://u:SECRET@h/y?SECRET",
+    ],
+)
+def test_no_address_shows_its_secrets(address: str) -> None:
+    """Neither alone nor in a sentence, whatever stands in its path, its password or its query."""
+    assert "SECRET" not in shown(address)
+    assert "SECRET" not in shown_in(f"there is nothing at '{address}', nor at {address}.")
+    assert shown_in(f"there is nothing at {address}; try later").endswith("; try later")
 
 
 def test_a_remote_store_travels(served: Loopback, no_proxy: None) -> None:

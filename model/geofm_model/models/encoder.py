@@ -109,15 +109,16 @@ class Block(nn.Module):
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """torch's scaled_dot_product_attention of [b, heads, n, d].
 
-    On the CPU in float32, since its kernel's way back in bfloat16 is slow, and of many tokens on parts that are laid
-    out for themselves: the kernel is up to 14 % slower on interleaved ones; of few tokens the copies cost as much.
+    On the CPU in float32 or more, since its kernel's way back in bfloat16 is slow, and of many tokens on parts that are
+    laid out for themselves: the kernel is up to 14 % slower on interleaved ones; of few tokens the copies cost as much.
     """
     if q.device.type != "cpu":
         return scaled_dot_product_attention(q, k, v)
     if k.shape[2] >= LAID_APART:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    inside = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast("cpu", enabled=False):
-        return scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+        return scaled_dot_product_attention(q.to(inside), k.to(inside), v.to(inside)).to(q.dtype)
 
 
 LAID_APART = 256

@@ -64,7 +64,8 @@ def pixels(vectors: Shaped[Tensor, "b n numbers"], patching: Patching, grid: Gri
 def chosen(values: Shaped[Tensor, "s n d"], places: Int64[Tensor, "b k"]) -> Shaped[Tensor, "b k d"]:
     """The values at some places of each sample: [b, n, d] and [b, k] → [b, k, d]; [1, n, d] are those of all samples.
 
-    Whole rows are copied, several times as fast as torch's gather number by number.
+    Places lie below n: others would find another sample's. Whole rows are copied, several times as fast as torch's
+    gather number by number.
     """
     (s, n, d), (b, k) = values.shape, places.shape
     if s not in (1, b):

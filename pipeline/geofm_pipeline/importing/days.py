@@ -68,10 +68,12 @@ def _undated(file: ListedFile, header: Header, headers: Sequence[Header], config
 
 def _dated_name(file: ListedFile, config: ImportConfig) -> str:
     """`; its name seems to have one: --images …`, or '' where it has none, or a table says what files are."""
-    found = _DATE_IN_NAME.search(Path(file.name).name)
-    if found is None or parse_day(found[0]) is None or Path(config.images).suffix.lower() in SUFFIXES:
+    days = [found for found in _DATE_IN_NAME.findall(Path(file.name).name) if parse_day(found) is not None]
+    if not days or Path(config.images).suffix.lower() in SUFFIXES:
         return ""
+    if len(days) > 1:
+        return f"; its name has {listed(days)}: put {{date}} into the pattern in the place of the one that is meant"
     if WILD.search(config.images):
-        return f"; its name seems to have one ({found[0]}), so {{date}} may stand for that part of the pattern"
+        return f"; its name seems to have one ({days[0]}), so {{date}} may stand for that part of the pattern"
     folder = file.path.removesuffix(file.name).rstrip("/")
     return f"; its name seems to have one: --images '{folder}/**/*{{date}}*{Path(file.name).suffix}'"

@@ -63,6 +63,8 @@ def _pattern_of(words: Sequence[str]) -> str:
     whole = " ".join(words)
     if Path(whole).exists() or not Path(words[0]).exists():
         return whole
+    if len({Path(word).is_absolute() for word in words}) > 1:
+        return whole
     folder, suffixes = os.path.commonpath([str(Path(word).parent) for word in words]), {Path(w).suffix for w in words}
     depth = "" if all(Path(word).parent == Path(folder or ".") for word in words) else "**/"
     return (Path(folder) / f"{depth}*{suffixes.pop() if len(suffixes) == 1 else ''}").as_posix()

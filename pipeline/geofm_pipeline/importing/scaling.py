@@ -64,9 +64,9 @@ def remedy(value: np.generic, scale: float | None, offset: float) -> str:
 def too_few_counts(lowest: int, highest: int, scale: float | None, offset: float) -> str | None:
     """Why conversion by --scale leaves nothing of values, and a scale that would; None where enough is left."""
     scaled = max(abs(lowest - offset), abs(highest - offset))
-    if scale is None or scaled > FEW_COUNTS:
+    if scale is None or scaled > FEW_COUNTS or not scaled:  # where all is 0, no scale helps
         return None
-    better = f"{largest_scale(scaled / scale):g} would keep them" if scaled else f"{ONE} is for values from 0 to 1"
+    better = f"{largest_scale(scaled / scale):g} would keep them"
     return (
         f"--scale {scale:g} makes counts from {lowest} to {highest} of all values, so hardly anything is left of them: "
         f"a store holds whole counts, reflectance × {ONE:,}; --scale {better}"
@@ -87,6 +87,6 @@ def dark_counts(lowest: int, highest: int, scale: float | None, offset: float) -
 
 def _is_mark(value: np.generic) -> bool:
     number = float(value.item())
-    if value.dtype.kind in "iu" and value.item() == np.iinfo(value.dtype.name).max:
+    if value.dtype.kind in "iu" and value.dtype.itemsize > 1 and value.item() == np.iinfo(value.dtype.name).max:
         return True
     return abs(number) >= _NEVER or number <= _MARKED

@@ -130,8 +130,9 @@ def test_without_a_word_there_is_help_and_no_success(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("command_of", "environment", "start"),
     [
-        ("export", {"RANK": "0", "WORLD_SIZE": "2"}, "geofm-train: /nowhere"),
-        ("export", {"RANK": "1", "WORLD_SIZE": "2"}, "geofm-train: process 1: /nowhere"),
+        ("export", {"RANK": "1", "WORLD_SIZE": "2"}, "geofm-train: /nowhere"),
+        ("pretrain --seed=x", {"RANK": "0", "WORLD_SIZE": "2"}, "geofm-train: --seed=x"),
+        ("pretrain --seed=x", {"RANK": "1", "WORLD_SIZE": "2"}, "geofm-train: process 1: --seed=x"),
         ("pretrain", {"RANK": "1", "WORLD_SIZE": "1"}, "geofm-train: the environment has RANK=1, WORLD_SIZE=1"),
         ("pretrain", {"RANK": "x", "WORLD_SIZE": "2"}, "geofm-train: the environment has RANK=x"),
     ],
@@ -143,13 +144,13 @@ def test_an_error_of_one_process_has_its_number(
     environment: dict[str, str],
     start: str,
 ) -> None:
-    """Process 0 speaks at once; others give it time, since they are ended where all have the same error."""
+    """Process 0 speaks at once, as do commands that work alone; others wait, since they are ended where all have it."""
     waited: list[float] = []
     monkeypatch.setattr("time.sleep", waited.append)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     words = ["--network=/nowhere", "--out=x"] if command_of == "export" else ["--config=mae_nano.yaml", *NEEDED]
-    assert command([command_of, *words]) == 2
+    assert command([*command_of.split(), *words]) == 2
     assert capsys.readouterr().err.startswith(start)
     assert waited == ([10.0] if "process 1" in start else [])
 
