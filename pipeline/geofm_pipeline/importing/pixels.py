@@ -82,8 +82,9 @@ class Conversion:
         if self.nodata is not None:
             there = there & (values != self.nodata)
         numbers = values if self.plain and values.dtype.kind != "f" else self._converted(values, there)
-        lowest = int(numbers.min(where=there, initial=0)) if there.any() else 0
-        highest = int(numbers.max(where=there, initial=0)) if there.any() else 0
+        # As decimal numbers: what overflows when it is scaled is infinite, and no whole number.
+        lowest = float(numbers.min(where=there, initial=0)) if there.any() else 0.0
+        highest = float(numbers.max(where=there, initial=0)) if there.any() else 0.0
         if lowest < LEAST or highest > MOST:
             raise UnfitValueError(self._too_large(values, numbers, there, lowest, highest))
         counts = np.full(values.shape, FILL, dtype=np.int16)
@@ -92,15 +93,16 @@ class Conversion:
 
     def _converted(self, values: NDArray[np.generic], there: NDArray[np.bool_]) -> NDArray[np.float64]:
         safe = np.where(there, values, 0).astype(np.float64)
-        return np.rint(safe * (1.0 if self.scale is None else self.scale) + self.offset)
+        with np.errstate(over="ignore"):
+            return np.rint(safe * (1.0 if self.scale is None else self.scale) + self.offset)
 
     def _too_large(
         self,
         values: NDArray[np.generic],
         numbers: NDArray[np.generic],
         there: NDArray[np.bool_],
-        lowest: int,
-        highest: int,
+        lowest: float,
+        highest: float,
     ) -> str:
         wrong = values[there & (numbers == (highest if highest > MOST else lowest))].flat[0]
         became = "" if self.plain else f", which becomes {highest if highest > MOST else lowest:.6g}"

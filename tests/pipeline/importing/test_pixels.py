@@ -66,6 +66,12 @@ def test_nothing_is_clipped(conversion: Conversion, values: np.ndarray, fragment
     assert "--scale" in str(error.value)
 
 
+def test_a_fill_that_overflows_is_named_as_one() -> None:
+    """Near the largest number there is, a value becomes infinite when it is scaled: a mark for what is missing."""
+    with pytest.raises(UnfitValueError, match=r"has the value -1.7e\+308, which becomes -inf.*--nodata=-1.7e\+308"):
+        Conversion(scale=10_000).counts(np.array([0.5, -1.7e308]), np.ones(2, dtype=bool))
+
+
 def test_a_value_out_of_range_that_is_missing_is_no_error() -> None:
     """65535 as nodata of a file never reaches the range check."""
     values = np.array([5, 65535], dtype=np.uint16)
