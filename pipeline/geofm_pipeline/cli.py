@@ -11,6 +11,7 @@ from pathlib import Path
 from geofm_pipeline import commands
 from geofm_pipeline.addresses import shown_in
 from geofm_pipeline.errors import INTERRUPTED, GeofmError, InputError
+from geofm_pipeline.interrupts import heard_again
 from geofm_pipeline.options import PROGRAM, main_parser, parse_options
 from geofm_pipeline.progress import Progress
 
@@ -26,7 +27,8 @@ def run(argv: Sequence[str]) -> int:
     # A batch system ends jobs with SIGTERM: close the cluster and keep what is written, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return _dispatch(list(argv), progress)
+        with heard_again():
+            return _dispatch(list(argv), progress)
     except GeofmError as error:
         progress.say(f"{PROGRAM}: {error}")
         return error.exit_code

@@ -11,9 +11,8 @@ import itertools
 import logging
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -21,9 +20,10 @@ from urllib.parse import urlsplit
 from geofm_pipeline.access.settings import Reading
 from geofm_pipeline.card import versions
 from geofm_pipeline.errors import BlockReadError, ClusterError
+from geofm_pipeline.interrupts import beside, ctrl_c_ignored, held
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, LocalCluster
+    from distributed import Client, Future, LocalCluster, as_completed
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -37,6 +37,10 @@ CONNECT_SECONDS = 8
 """For a scheduler to answer: somebody waits at the terminal, and a wrong address never answers."""
 WORKERS_SECONDS = 20
 """For its first worker to be there."""
+CLOSE_SECONDS = 30
+"""For a cluster to end; after that its processes are killed."""
+POLL_SECONDS = 0.01
+"""Between two looks for finished tasks; these take seconds."""
 
 
 class Runner(Protocol):
@@ -101,7 +105,7 @@ def open_runner(
         if reading is not None:
             from geofm_pipeline.worker_plugins import prepare_workers
 
-            prepare_workers(client, reading)
+            beside(lambda: prepare_workers(client, reading))  # they log in over the network
         yield DaskRunner(client)
 
 
@@ -131,32 +135,44 @@ def check_address(scheduler: str) -> None:
 def _client(workers: int, scheduler: str | None, scratch: Path) -> Iterator[Client]:
     from distributed import Client
 
-    if scheduler is not None:
-        with _connect(scheduler) as client:
-            _check_workers(client, scheduler)
-            yield client
-        return
-    with _local_cluster(workers, scratch) as cluster, Client(cluster, set_as_default=False) as client:
+    opened = contextlib.ExitStack()
+    cluster: LocalCluster | None = None
+    try:
+        if scheduler is not None:
+            client = opened.enter_context(_connect(scheduler))
+            beside(lambda: _check_workers(client, scheduler))
+        else:
+            with held():
+                cluster = _local_cluster(workers, scratch)
+                opened.callback(cluster.close)
+                client = opened.enter_context(Client(cluster, set_as_default=False))
         yield client
+    finally:
+        try:
+            with held():
+                beside(opened.close, seconds=CLOSE_SECONDS)
+        except TimeoutError:  # Dask may wait without end for what was broken off
+            _kill_workers(cluster)
+
+
+def _kill_workers(cluster: LocalCluster | None) -> None:
+    """End the processes of a cluster that cannot be closed; everything that they write is whole or not there."""
+    for nanny in () if cluster is None else cluster.workers.values():
+        if nanny.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(nanny.pid, signal.SIGKILL)
 
 
 def _connect(scheduler: str) -> Client:
-    """A client of a running scheduler; made on a thread of its own, as Dask waits for a silent server without end."""
+    """A client of a running scheduler; Dask waits for a silent server without end."""
     from distributed import Client
 
     check_address(scheduler)
-    found: futures.Future[Client] = futures.Future()
-
-    def connect() -> None:
-        try:
-            found.set_result(Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False))
-        except Exception as error:  # a server that is no scheduler answers with bytes that break Dask in many ways
-            found.set_exception(error)
-
-    threading.Thread(target=connect, daemon=True).start()
     try:
-        return found.result(CONNECT_SECONDS + 1)
-    except Exception as error:
+        return beside(
+            lambda: Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False), seconds=CONNECT_SECONDS + 1
+        )
+    except Exception as error:  # a server that is no scheduler answers with bytes that break Dask in many ways
         raise ClusterError(
             f"no Dask scheduler answers at {scheduler} ({type(error).__name__}: {error}); check the address with "
             "`dask scheduler`'s own log line, or leave --scheduler out for a local cluster"
@@ -164,12 +180,10 @@ def _connect(scheduler: str) -> Client:
 
 
 def _local_cluster(workers: int, scratch: Path) -> LocalCluster:
-    """A started cluster whose processes leave Ctrl-C to this one: a terminal sends it to all of them at once."""
+    """A started cluster whose processes leave Ctrl-C to this one."""
     from distributed import LocalCluster
 
-    in_main = threading.current_thread() is threading.main_thread()  # others may not touch signals
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
-    try:
+    with ctrl_c_ignored():
         return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -178,9 +192,6 @@ def _local_cluster(workers: int, scratch: Path) -> LocalCluster:
             local_directory=str(scratch),
             silence_logs=logging.CRITICAL,
         )
-    finally:
-        if in_main:
-            signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
 def _check_workers(client: Client, scheduler: str) -> None:
@@ -211,9 +222,10 @@ class DaskRunner:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        threads: dict[str, int] = client.nthreads()  # pyright: ignore[reportAssignmentType]  # not async
+        with held():
+            threads: dict[str, int] = client.nthreads()  # pyright: ignore[reportAssignmentType]  # not async
+            self.dashboard: str | None = client.dashboard_link
         self.workers = max(1, sum(threads.values()))
-        self.dashboard: str | None = client.dashboard_link
 
     def run(self, task: Callable[[A], R], arguments: Sequence[A]) -> Iterator[tuple[int, R]]:
         """Yield (position, result) as tasks finish; suspects of a worker's death are tried again alone, once."""
@@ -237,15 +249,18 @@ class DaskRunner:
 
         waiting, tries = iter(positions), dict.fromkeys(positions, 0)
         running: dict[Future, int] = {}
+        pool = as_completed(loop=self._client.loop)
 
-        def submit(position: int) -> Future:
-            future = self._client.submit(task, arguments[position], pure=False)
-            running[future] = position
-            return future
+        def submit(positions: Iterable[int]) -> None:
+            with held():
+                for position in positions:
+                    future = self._client.submit(task, arguments[position], pure=False)
+                    running[future] = position
+                    pool.add(future)
 
-        pool = as_completed([submit(p) for p in itertools.islice(waiting, ahead)], loop=self._client.loop)
         try:
-            for future in pool:
+            submit(itertools.islice(waiting, ahead))
+            for future in _finished(pool):
                 position = running.pop(future)
                 try:
                     result: R = _result(future)
@@ -255,14 +270,27 @@ class DaskRunner:
                     tries[position] += 1
                     if not error.worth_repeating or tries[position] > TRANSIENT_RETRIES:
                         raise
-                    pool.add(submit(position))
+                    submit([position])
                     continue
                 else:
                     yield position, result
-                for following in itertools.islice(waiting, 1):
-                    pool.add(submit(following))
+                submit(itertools.islice(waiting, 1))
         finally:
-            self._client.cancel(list(running), force=True)
+            with held():
+                self._client.cancel(list(running), force=True)
+
+
+def _finished(pool: as_completed) -> Iterator[Future]:
+    """Futures as they finish; unlike Dask's own iteration it can be interrupted while it waits."""
+    while True:
+        with held():
+            over = pool.is_empty()  # asked first: what finishes between the two is seen next time
+            ready: list[Future] = pool.next_batch(block=False)
+        if over:
+            return
+        yield from ready
+        if not ready:
+            time.sleep(POLL_SECONDS)
 
 
 def _result(future: Future) -> R:  # type: ignore[type-var]  # futures are untyped; the caller knows R
@@ -270,7 +298,8 @@ def _result(future: Future) -> R:  # type: ignore[type-var]  # futures are untyp
     from distributed.comm.core import CommClosedError
 
     try:
-        result: R = future.result()
+        with held():
+            result: R = future.result()
         return result
     except (CancelledError, CommClosedError, TimeoutError) as error:
         raise ClusterError(

@@ -1,0 +1,108 @@
+"""Ctrl-C and SIGTERM around code of others that they must not break off in the middle.
+
+Python raises KeyboardInterrupt between any two steps of the main thread. Where these steps are Dask's, a lock may stay
+locked for ever that its event loop takes next, and then the cluster cannot be closed. So the main thread calls Dask in
+one of two ways: what takes a moment, with signals held back; what may take long, on a thread of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from types import FrameType
+from typing import TypeVar
+
+R = TypeVar("R")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_SECONDS = 0.05
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Note signals meanwhile and deliver the first one at the end; who sends a second one is heard at once.
+
+    Outside the main thread, where Python delivers none, it changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    noted: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        handler = handlers[signal.Signals(number)]
+        if noted and callable(handler):
+            handler(number, frame)
+        noted.append(number)
+
+    def deliver() -> None:
+        if noted:
+            signal.raise_signal(noted[0])
+
+    with contextlib.ExitStack() as after:  # each step is taken, whatever the one before it raised
+        after.callback(deliver)
+        for number, handler in handlers.items():
+            if handler not in (None, signal.SIG_IGN):  # None: not Python's; ignored: not to be delivered later, either
+                after.callback(signal.signal, number, handler)
+                signal.signal(number, note)
+        yield
+
+
+def beside(call: Callable[[], R], *, seconds: float | None = None) -> R:
+    """Call on a thread of its own and wait; a signal ends the waiting at once and leaves the call to itself.
+
+    Raises
+    ------
+    TimeoutError
+        When it takes longer than `seconds`.
+    """
+    found: futures.Future[R] = futures.Future()
+
+    def work() -> None:
+        try:
+            found.set_result(call())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=work, daemon=True, name="geofm-beside").start()
+    return found.result(seconds)
+
+
+@contextlib.contextmanager
+def ctrl_c_ignored() -> Iterator[None]:
+    """Processes that are started meanwhile leave Ctrl-C to this one: a terminal sends it to all of them at once."""
+    if threading.current_thread() is not threading.main_thread():  # others may not touch signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def heard_again() -> Iterator[None]:
+    """Raise a KeyboardInterrupt anew that struck inside a `__del__` or a callback of the garbage collector.
+
+    Python prints such an error and drops it, and the run would go on as if nobody had asked it to end.
+    """
+    before = sys.unraisablehook
+
+    def hear(lost: sys.UnraisableHookArgs) -> None:
+        if isinstance(lost.exc_value, KeyboardInterrupt):
+            main = threading.main_thread().ident or 0
+            threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, [main, signal.SIGINT]).start()  # not in here
+        else:
+            before(lost)
+
+    sys.unraisablehook = hear
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
