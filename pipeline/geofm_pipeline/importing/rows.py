@@ -1,6 +1,6 @@
 """A user's table of images as rows of text: CSV or Parquet in, what cannot be a table of images refused.
 
-A CSV is UTF-8 with commas, and its first line names the columns. What a cell must be is said in listing.py.
+A CSV is UTF-8 with commas, and its first line that is not empty names the columns. What a cell must be is said in listing.py.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def read_rows(source: Path) -> tuple[list[Row], tuple[str, ...]]:
 def _of_csv(source: Path) -> tuple[list[str], list[Row]]:
     with source.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.reader(stream)
-        names = [name.strip() for name in next(reader, [])]
+        lines = ([value.strip() for value in values] for values in reader)
+        names = next((line for line in lines if any(line)), [])
         rows = []
-        for values in reader:
-            cells = [value.strip() for value in values]
+        for cells in lines:
             if not any(cells):
                 continue
             where = f"line {reader.line_num}"

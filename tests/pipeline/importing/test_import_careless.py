@@ -275,6 +275,7 @@ def test_whole_numbers_that_are_hardly_reflectance_are_pointed_out(
         ("file,date,date\nbay_20210105.tif,20210105,20210106\n", 2, "has the column date twice"),
         ("file,date\nbay_20210105.tif,2021,01,05\n", 2, "line 2 has 4 values, the first line names 2 columns"),
         ("file,date\n\nbay_20210105.tiff,20210105\n", 2, "line 3: "),
+        ("\n,,\nfile,date\nbay_20210105.tiff,20210105\n", 2, "line 4: "),
         ("file,date\nbay_20210105.tiff,20210105\n", 2, "does not exist; did you mean bay_20210105.tif?"),
         ("file,date\n.,20210105\n", 2, "is a folder, not an image"),
         ("file,date\n", 3, "has no row below them"),
