@@ -276,8 +276,8 @@ class DaskRunner:
                     yield position, result
                 submit(itertools.islice(waiting, 1))
         finally:
-            with held():
-                self._client.cancel(list(running), force=True)
+            with held(), contextlib.suppress(TimeoutError):
+                beside(lambda: self._client.cancel(list(running), force=True), seconds=CLOSE_SECONDS)
 
 
 def _finished(pool: as_completed) -> Iterator[Future]:

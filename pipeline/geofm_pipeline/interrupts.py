@@ -8,9 +8,11 @@ one of two ways: what takes a moment, with signals held back; what may take long
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from types import FrameType
@@ -20,6 +22,7 @@ R = TypeVar("R")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_SECONDS = 0.05
+_DEAF_SECONDS = 0.2
 
 
 @contextlib.contextmanager
@@ -70,7 +73,25 @@ def beside(call: Callable[[], R], *, seconds: float | None = None) -> R:
             found.set_exception(error)
 
     threading.Thread(target=work, daemon=True, name="geofm-beside").start()
-    return found.result(seconds)
+    return awaited(found, seconds=seconds)
+
+
+def awaited(found: futures.Future[R], *, seconds: float | None = None) -> R:
+    """The result of a future, waited for so that signals are heard.
+
+    A kernel may give a signal to any thread of a process. Python runs its handler in the main thread, which does not
+    wake up for that from a wait without end.
+
+    Raises
+    ------
+    TimeoutError
+        When it takes longer than `seconds`.
+    """
+    until = math.inf if seconds is None else time.monotonic() + seconds
+    while True:
+        left = max(0.0, until - time.monotonic())
+        if futures.wait([found], timeout=min(left, _DEAF_SECONDS)).done or not left:
+            return found.result(0)
 
 
 @contextlib.contextmanager

@@ -136,15 +136,14 @@ def test_no_slab_is_filled_again_before_its_copy_is_over(store: Path, lane: Late
 
 def test_copies_run_one_batch_ahead_of_the_state(store: Path, lane: LateLane) -> None:
     """The next batch is on its way while the caller has this one, and counts as consumed when it is handed out."""
-    stream = Loader(store, batch_size=4, device="cuda")
-    batches = iter(stream)
-    next(batches)
-    until = time.monotonic() + 10
-    while not batches._ring.ready() and time.monotonic() < until:  # type: ignore[attr-defined]
-        time.sleep(0.01)
-    next(batches)
-    assert len(lane.sent) == 3
-    assert stream.state_dict()["consumed"] == 8
+    stream = Loader(store, batch_size=4, epochs=6, device="cuda")
+    batches, handed_out = iter(stream), 0
+    while len(lane.sent) == handed_out:  # until a caller that takes its time is slower than the disk
+        next(batches)
+        handed_out += 1
+        time.sleep(0.05)
+    assert len(lane.sent) == handed_out + 1
+    assert stream.state_dict()["consumed"] == 4 * handed_out
 
 
 def test_what_goes_wrong_ahead_is_raised_in_its_turn(store: Path, tmp_path: Path, lane: LateLane) -> None:

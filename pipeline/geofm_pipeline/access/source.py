@@ -25,6 +25,7 @@ from geofm_pipeline.access.routes import host_key
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.access.transport import Ask, Span, Transport, file_size, transport
+from geofm_pipeline.interrupts import awaited
 from geofm_pipeline.progress import duration
 
 T = TypeVar("T")
@@ -162,7 +163,7 @@ class ArchiveSource:
             return self._repeated(href, fetch)
         # Signals reach the main thread only between two steps of Python: it must not sit in libcurl.
         try:
-            return _aside().submit(self._repeated, href, fetch).result()
+            return awaited(_aside().submit(self._repeated, href, fetch))
         except (KeyboardInterrupt, SystemExit):
             self.stop()
             raise

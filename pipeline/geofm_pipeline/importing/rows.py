@@ -1,6 +1,7 @@
 """A user's table of images as rows of text: CSV or Parquet in, what cannot be a table of images refused.
 
-A CSV is UTF-8 with commas, and its first line that is not empty names the columns. What a cell must be is said in listing.py.
+A CSV is UTF-8 with commas, and its first line with words in it names the columns. What a cell must be is said in
+listing.py.
 """
 
 from __future__ import annotations
