@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from geofm_pipeline.access.settings import Reading
 from geofm_pipeline.card import versions
 from geofm_pipeline.errors import BlockReadError, ClusterError
-from geofm_pipeline.interrupts import beside, ctrl_c_ignored, held
+from geofm_pipeline.interrupts import beside, held, without_ctrl_c
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster, as_completed
@@ -183,7 +183,7 @@ def _local_cluster(workers: int, scratch: Path) -> LocalCluster:
     """A started cluster whose processes leave Ctrl-C to this one."""
     from distributed import LocalCluster
 
-    with ctrl_c_ignored():
+    with without_ctrl_c():
         return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

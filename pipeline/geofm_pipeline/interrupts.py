@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import TypeVar
 
@@ -95,16 +96,17 @@ def awaited(found: futures.Future[R], *, seconds: float | None = None) -> R:
 
 
 @contextlib.contextmanager
-def ctrl_c_ignored() -> Iterator[None]:
-    """Processes that are started meanwhile leave Ctrl-C to this one: a terminal sends it to all of them at once."""
-    if threading.current_thread() is not threading.main_thread():  # others may not touch signals
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def without_ctrl_c() -> Iterator[None]:
+    """Threads and processes started meanwhile leave Ctrl-C to this thread; a terminal sends it to all processes.
+
+    They inherit that the signal is blocked, and so does what they start later, such as a worker in a dead one's place.
+    """
+    resource_tracker.ensure_running()  # of multiprocessing: where it starts first, it lets the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import random
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from geofm_pipeline.cluster import open_runner
-from geofm_pipeline.interrupts import beside, ctrl_c_ignored, heard_again, held
+from geofm_pipeline.interrupts import beside, heard_again, held, without_ctrl_c
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -111,14 +112,40 @@ def test_holds_may_be_nested(handlers: Callable[[], None]) -> None:
     handlers()
 
 
-def test_ctrl_c_is_ignored_for_a_while(handlers: Callable[[], None]) -> None:
-    """Only meanwhile."""
-    with ctrl_c_ignored():
-        signal.raise_signal(signal.SIGINT)
-    handlers()
+@pytest.mark.parametrize("late", [False, True], ids=["in time", "late"])
+def test_ctrl_c_waits_and_what_is_started_never_gets_it(late: bool) -> None:
+    """A process started meanwhile, and one that a thread of then starts later, live on; this one hears the signal."""
+    sleep = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
+    go, started = threading.Event(), queue.SimpleQueue[subprocess.Popen[bytes]]()
+
+    def start() -> None:
+        go.wait(20)
+        started.put(subprocess.Popen(sleep, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+
+    @without_ctrl_c()
+    def work() -> None:
+        thread = threading.Thread(target=start)
+        thread.start()
+        if not late:
+            go.set()
+            thread.join()
+
+    work()
+    go.set()
+    with started.get() as child:
+        assert child.stdout
+        assert child.stdin
+        child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        assert child.poll() is None
+        child.stdin.close()
+        assert child.wait(20) == 0
+    with pytest.raises(DeliveredError):
+        without_ctrl_c()(lambda: signal.raise_signal(signal.SIGINT))()
 
 
-@pytest.mark.parametrize("context", [held, ctrl_c_ignored])
+@pytest.mark.parametrize("context", [held, without_ctrl_c])
 def test_other_threads_leave_signals_alone(context: Callable[[], object]) -> None:
     """Only the main thread may set handlers: elsewhere the code just runs."""
 

@@ -125,3 +125,14 @@ def test_an_interrupted_job_says_so_and_is_continued(
     assert "Traceback" not in errors.decode()
     assert run(job_words(archive, out, *MANY)) == 0
     assert dataset_bytes(out) == undisturbed
+
+
+def test_ctrl_c_while_the_cluster_starts_is_heard(archive: Archive, tmp_path: Path) -> None:
+    """A terminal's Ctrl-C that also reaches half-started workers: they say nothing, and the run ends."""
+    process = start(archive, tmp_path / "out", workers=2)
+    wait_for(lambda: bool(workers_of(process)), process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors.decode()
+    assert "interrupted; what is written is kept" in errors.decode()
+    assert "Traceback" not in errors.decode()
