@@ -38,7 +38,7 @@ CONNECT_SECONDS = 8
 WORKERS_SECONDS = 20
 """For its first worker to be there."""
 CLOSE_SECONDS = 30
-"""For a cluster to end; after that its processes are killed."""
+"""For a cluster to cancel tasks, and to end; after that its processes are killed."""
 POLL_SECONDS = 0.01
 """Between two looks for finished tasks; these take seconds."""
 

@@ -60,6 +60,9 @@ def held() -> Iterator[None]:
 def beside(call: Callable[[], R], *, seconds: float | None = None) -> R:
     """Call on a thread of its own and wait; a signal ends the waiting at once and leaves the call to itself.
 
+    A kernel may give a signal to any thread of a process. Python runs its handler in the main thread, which does not
+    wake up for that from a wait without end: it waits a moment at a time.
+
     Raises
     ------
     TimeoutError
@@ -74,20 +77,6 @@ def beside(call: Callable[[], R], *, seconds: float | None = None) -> R:
             found.set_exception(error)
 
     threading.Thread(target=work, daemon=True, name="geofm-beside").start()
-    return awaited(found, seconds=seconds)
-
-
-def awaited(found: futures.Future[R], *, seconds: float | None = None) -> R:
-    """The result of a future, waited for so that signals are heard.
-
-    A kernel may give a signal to any thread of a process. Python runs its handler in the main thread, which does not
-    wake up for that from a wait without end.
-
-    Raises
-    ------
-    TimeoutError
-        When it takes longer than `seconds`.
-    """
     until = math.inf if seconds is None else time.monotonic() + seconds
     while True:
         left = max(0.0, until - time.monotonic())

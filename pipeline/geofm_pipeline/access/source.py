@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from typing import Protocol, TypeVar
 from weakref import WeakSet
 
@@ -25,7 +25,7 @@ from geofm_pipeline.access.routes import host_key
 from geofm_pipeline.access.settings import Access
 from geofm_pipeline.access.tally import Tally
 from geofm_pipeline.access.transport import Ask, Span, Transport, file_size, transport
-from geofm_pipeline.interrupts import awaited
+from geofm_pipeline.interrupts import beside
 from geofm_pipeline.progress import duration
 
 T = TypeVar("T")
@@ -80,12 +80,6 @@ def stop_all() -> None:
     """End what any source of this process waits for: the process is going to end, and its threads with it."""
     for source in list(_ALIVE):
         source.stop()
-
-
-@cache
-def _aside() -> ThreadPoolExecutor:
-    """The thread that reads for the main thread."""
-    return ThreadPoolExecutor(1, thread_name_prefix="geofm-aside")
 
 
 class ArchiveSource:
@@ -163,7 +157,7 @@ class ArchiveSource:
             return self._repeated(href, fetch)
         # Signals reach the main thread only between two steps of Python: it must not sit in libcurl.
         try:
-            return awaited(_aside().submit(self._repeated, href, fetch))
+            return beside(lambda: self._repeated(href, fetch))
         except (KeyboardInterrupt, SystemExit):
             self.stop()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -68,8 +69,12 @@ def has_part(out: Path) -> Callable[[], bool]:
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """Dask's worker processes."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that ends just now
+            if any("spawn_main" in word for word in child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_a_worker_killed_in_the_middle_of_writing(
